@@ -1,5 +1,36 @@
 """Arrays and pure functions: jax, optax, numpy. Knows nothing of TFF, TensorFlow or files."""
 
+from fedbridge.jax_core import _optimizers as optimizers
+from fedbridge.jax_core._aggregators import (
+    Aggregator as Aggregator,
+    MeasuredProcessOutput as MeasuredProcessOutput,
+    unweighted_mean as unweighted_mean,
+    weighted_mean as weighted_mean,
+)
+from fedbridge.jax_core._client_work import (
+    ClientResult as ClientResult,
+    ClientWeight as ClientWeight,
+    ClientWork as ClientWork,
+    finalize_metrics as finalize_metrics,
+    local_evaluation as local_evaluation,
+    local_training as local_training,
+    num_examples as num_examples,
+    uniform as uniform,
+    zero_metrics as zero_metrics,
+)
+from fedbridge.jax_core._clients import (
+    ClientOutput as ClientOutput,
+    Execution as Execution,
+    debug as debug,
+    over_clients as over_clients,
+    sequential as sequential,
+)
+from fedbridge.jax_core._cohort import (
+    Cohort as Cohort,
+    Stream as Stream,
+    make_cohort as make_cohort,
+    make_stream as make_stream,
+)
 from fedbridge.jax_core._errors import (
     ClientDataError as ClientDataError,
     ClientStepError as ClientStepError,
@@ -11,6 +42,10 @@ from fedbridge.jax_core._errors import (
     StateError as StateError,
     TraceError as TraceError,
 )
+from fedbridge.jax_core._finalizer import (
+    Finalizer as Finalizer,
+    apply_optimizer as apply_optimizer,
+)
 from fedbridge.jax_core._model import (
     Batch as Batch,
     Forward as Forward,
@@ -18,3 +53,23 @@ from fedbridge.jax_core._model import (
     Model as Model,
     ModelWeights as ModelWeights,
 )
+from fedbridge.jax_core._process import (
+    LearningAlgorithmState as LearningAlgorithmState,
+    LearningProcess as LearningProcess,
+    LearningProcessOutput as LearningProcessOutput,
+    at_border as at_border,
+    compose_learning_process as compose_learning_process,
+    learning_process as learning_process,
+    to_numpy as to_numpy,
+)
+from fedbridge.jax_core._steps import (
+    Client as Client,
+    Step as Step,
+    over_steps as over_steps,
+)
+from fedbridge.jax_core._trees import (
+    from_named_leaves as from_named_leaves,
+    named_leaves as named_leaves,
+)
+
+optimizers = optimizers

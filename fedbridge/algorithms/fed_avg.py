@@ -1,0 +1,77 @@
+"""Federated Averaging with a server optimizer.
+
+    each round t:
+        each client k of the cohort:
+            wₖ ← wₜ
+            each batch b of client k:  wₖ ← ClientOpt(wₖ, ∇ℓ(wₖ; b))
+            Δₖ ← wₜ − wₖ,  nₖ ← number of examples of client k
+        Δ    ← Σ nₖ Δₖ / Σ nₖ
+        wₜ₊₁ ← ServerOpt(wₜ, Δ)
+
+References:
+    McMahan et al., 2017, Algorithm 1. https://arxiv.org/abs/1602.05629
+    Reddi et al., 2021, Algorithm 1.   https://arxiv.org/abs/2003.00295
+    TFF: learning/algorithms/fed_avg.py
+"""
+
+import optax
+
+from fedbridge.jax_core import (
+    Aggregator,
+    ClientWeight,
+    Execution,
+    LearningProcess,
+    Model,
+    apply_optimizer,
+    compose_learning_process,
+    local_training,
+    num_examples,
+    optimizers,
+    sequential,
+    weighted_mean,
+)
+
+
+def fed_avg(
+    model: Model,
+    client_optimizer: optax.GradientTransformation,
+    server_optimizer: optax.GradientTransformation | None = None,
+    *,
+    aggregator: Aggregator | None = None,
+    client_weight: ClientWeight = num_examples,
+    execution: Execution = sequential,
+) -> LearningProcess:
+    """Builds FedAvg; by default, the algorithm of McMahan et al.
+
+    Args:
+        model: The initial weights w₀ and the objective ℓ.
+        client_optimizer: ClientOpt; its state starts anew on every client.
+        server_optimizer: ServerOpt; takes Δ as a gradient. The default, SGD with the rate 1, makes
+            wₜ₊₁ the mean of the wₖ.
+        aggregator: Reduces the Δₖ, weighted by nₖ, to Δ; default `weighted_mean()`. With
+            `unweighted_mean()` this is TFF's `build_unweighted_fed_avg`.
+        client_weight: nₖ; `uniform` weights all clients alike.
+        execution: How the clients run.
+
+    Example:
+        >>> import jax.numpy as jnp, numpy as np
+        >>> import fedbridge as fb
+        >>> def forward(weights, batch, mask, key, training):
+        ...     errors = jnp.where(mask, (batch["x"] * weights.trainable - batch["y"]) ** 2, 0.0)
+        ...     loss = errors.sum() / mask.sum()
+        ...     return fb.Forward(loss, errors, loss, mask.sum())
+        >>> model = fb.Model(fb.ModelWeights(jnp.zeros(())), forward, metrics={})
+        >>> data = fb.from_clients({"a": {"x": np.ones(4, "f"), "y": np.full(4, 3, "f")}})
+        >>> process = fed_avg(model, optax.sgd(0.5))
+        >>> cohort = data.cohort(["a"], fb.Batches(batch_size=4))
+        >>> state, metrics = process.next(process.initialize(), cohort)
+        >>> float(state.global_model_weights.trainable)
+        3.0
+    """
+    return compose_learning_process(
+        model,
+        local_training(model, client_optimizer, client_weight),
+        aggregator or weighted_mean(),
+        apply_optimizer(server_optimizer or optimizers.sgdm(1.0)),
+        execution,
+    )

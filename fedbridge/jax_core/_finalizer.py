@@ -1,0 +1,51 @@
+"""The server's step: the mean update goes through the server optimizer.
+
+TFF's `build_apply_optimizer_finalizer` (learning/templates/apply_optimizer_finalizer.py).
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import optax
+from jaxtyping import PyTree
+
+from fedbridge.jax_core._aggregators import MeasuredProcessOutput
+from fedbridge.jax_core._model import ModelWeights
+from fedbridge.jax_core._trees import tree_all_finite, tree_where
+
+
+class Finalizer(NamedTuple):
+    """What the server does with the aggregate.
+
+    Attributes:
+        initialize: `weights -> state`.
+        next: `(state, weights, update) -> MeasuredProcessOutput(state, weights, measurements)`.
+    """
+
+    initialize: Callable[[ModelWeights], PyTree]
+    next: Callable[[PyTree, ModelWeights, PyTree], MeasuredProcessOutput]
+
+
+def apply_optimizer(server_optimizer: optax.GradientTransformation) -> Finalizer:
+    """Applies an optimizer to the aggregate, taken as a gradient.
+
+    An aggregate that is not finite (a NaN, or the mean over no client at all) changes nothing, the
+    optimizer's state included, and is counted in `update_non_finite`.
+    """
+
+    def initialize(weights: ModelWeights) -> PyTree:
+        return server_optimizer.init(weights.trainable)
+
+    def next(state: PyTree, weights: ModelWeights, update: PyTree) -> MeasuredProcessOutput:
+        step, new_state = server_optimizer.update(update, state, weights.trainable)
+        moved = optax.apply_updates(weights.trainable, step)
+        finite = tree_all_finite(update)
+        trainable = tree_where(finite, moved, weights.trainable)
+        measured = OrderedDict(update_non_finite=jnp.where(finite, 0, 1).astype(jnp.int32))
+        return MeasuredProcessOutput(
+            tree_where(finite, new_state, state), weights._replace(trainable=trainable), measured
+        )
+
+    return Finalizer(initialize, next)

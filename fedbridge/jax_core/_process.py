@@ -1,0 +1,201 @@
+"""Learning processes: state in, state out, one compiled program a round.
+
+TFF's templates (learning/templates/{learning_process,composers}.py): the same names, the same five
+fields of the state, the same tree of metrics.
+"""
+
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from fedbridge.jax_core._aggregators import Aggregator
+from fedbridge.jax_core._client_work import ClientWork
+from fedbridge.jax_core._clients import ClientOutput, Execution, over_clients, sequential
+from fedbridge.jax_core._cohort import Cohort
+from fedbridge.jax_core._errors import StateError
+from fedbridge.jax_core._finalizer import Finalizer
+from fedbridge.jax_core._model import Model, ModelWeights
+from fedbridge.jax_core._optimizers import get_hparams, set_hparams
+from fedbridge.jax_core._steps import Client
+from fedbridge.jax_core._trees import named_leaves
+
+
+class LearningAlgorithmState(NamedTuple):
+    """TFF's state of a learning algorithm (learning/templates/composers.py).
+
+    Attributes:
+        global_model_weights: The model on the server.
+        distributor: Always `()`: sending is free in one program.
+        client_work: E.g. the hyperparameters of the client optimizer.
+        aggregator: What the aggregation remembers.
+        finalizer: E.g. the state of the server optimizer.
+    """
+
+    global_model_weights: ModelWeights
+    distributor: PyTree
+    client_work: PyTree
+    aggregator: PyTree
+    finalizer: PyTree
+
+
+class LearningProcessOutput(NamedTuple):
+    """TFF's output of a round."""
+
+    state: LearningAlgorithmState
+    metrics: PyTree
+
+
+class LearningProcess(NamedTuple):
+    """A federated algorithm.
+
+    Attributes:
+        initialize: `() -> LearningAlgorithmState`.
+        next: `(state, cohort) -> LearningProcessOutput(state, metrics)`; pure, keeps its arguments.
+        get_model_weights: `state -> ModelWeights`.
+        set_model_weights: `(state, weights) -> state`.
+        get_hparams: `state -> {"client_work": ..., "finalizer": ...}`.
+        set_hparams: `(state, hparams) -> state`.
+    """
+
+    initialize: Callable[[], LearningAlgorithmState]
+    next: Callable[[LearningAlgorithmState, Cohort], LearningProcessOutput]
+    get_model_weights: Callable[[LearningAlgorithmState], ModelWeights]
+    set_model_weights: Callable[[LearningAlgorithmState, ModelWeights], LearningAlgorithmState]
+    get_hparams: Callable[[LearningAlgorithmState], OrderedDict]
+    set_hparams: Callable[[LearningAlgorithmState, Mapping], LearningAlgorithmState]
+
+
+def compose_learning_process(
+    model: Model,
+    client_work: ClientWork,
+    aggregator: Aggregator,
+    finalizer: Finalizer,
+    execution: Execution = sequential,
+) -> LearningProcess:
+    """Composes a learning process of its parts (learning/templates/composers.py).
+
+        each client:  result, metrics ← client work(server's weights, its batches)
+                      contribution ← the aggregator's client half
+        the server:   update ← the aggregator's server half of the sum of contributions
+                      weights ← the finalizer's step with the update
+
+    Args:
+        model: Its initial weights, and whether it knows masks.
+        client_work: What a client does.
+        aggregator: How the clients' updates become one.
+        finalizer: What the server does with it.
+        execution: How the clients run.
+    """
+
+    def initialize() -> LearningAlgorithmState:
+        weights = jax.tree.map(jnp.asarray, model.initial_weights)
+        return LearningAlgorithmState(
+            weights,
+            (),
+            client_work.initialize(),
+            aggregator.initialize(),
+            finalizer.initialize(weights),
+        )
+
+    def round(state: LearningAlgorithmState, cohort: Cohort) -> LearningProcessOutput:
+        def client_fn(server: LearningAlgorithmState, client: Client) -> ClientOutput:
+            weights = server.global_model_weights
+            result, metrics = client_work.client(server.client_work, weights, client)
+            contribution = aggregator.client(
+                server.aggregator, result.update, result.update_weight
+            )
+            return ClientOutput((contribution, metrics))
+
+        (contributions, metrics), _ = over_clients(client_fn, state, cohort, execution)
+        update = aggregator.server(state.aggregator, contributions)
+        final = finalizer.next(state.finalizer, state.global_model_weights, update.result)
+        work_state, work_measured = client_work.server(state.client_work, metrics)
+        new_state = LearningAlgorithmState(
+            final.result, (), work_state, update.state, final.state
+        )
+        measured = OrderedDict(
+            distributor=(),
+            client_work=work_measured,
+            aggregator=update.measurements,
+            finalizer=final.measurements,
+        )
+        return LearningProcessOutput(new_state, measured)
+
+    compiled = execution.compile(round)
+
+    def next(state: LearningAlgorithmState, cohort: Cohort) -> LearningProcessOutput:
+        new_state, metrics = compiled(state, at_border(model, state, cohort))
+        return LearningProcessOutput(new_state, to_numpy(metrics))
+
+    return learning_process(initialize, next)
+
+
+def learning_process(initialize: Callable, next: Callable) -> LearningProcess:
+    """A learning process with the usual accessors of weights and hyperparameters."""
+
+    def set_weights(
+        state: LearningAlgorithmState, weights: ModelWeights
+    ) -> LearningAlgorithmState:
+        new = jax.tree.map(jnp.asarray, weights)
+        _check_same_shapes(state.global_model_weights, new)
+        return state._replace(global_model_weights=new)
+
+    def hparams_of(state: LearningAlgorithmState) -> OrderedDict:
+        return OrderedDict(
+            client_work=get_hparams(state.client_work), finalizer=get_hparams(state.finalizer)
+        )
+
+    def with_hparams(
+        state: LearningAlgorithmState, hparams: Mapping[str, Mapping]
+    ) -> LearningAlgorithmState:
+        as_float = lambda part: {k: jnp.asarray(v, jnp.float32) for k, v in part.items()}  # noqa: E731
+        return state._replace(
+            client_work=set_hparams(state.client_work, as_float(hparams.get("client_work", {}))),
+            finalizer=set_hparams(state.finalizer, as_float(hparams.get("finalizer", {}))),
+        )
+
+    return LearningProcess(
+        initialize,
+        next,
+        lambda state: state.global_model_weights,
+        set_weights,
+        hparams_of,
+        with_hparams,
+    )
+
+
+def at_border(model: Model, state: LearningAlgorithmState, cohort: Cohort) -> Cohort:
+    """Checks what goes into the program, and tells it what an opaque model must know."""
+    _check_same_shapes(model.initial_weights, state.global_model_weights)
+    if model.masked:
+        return cohort
+    return cohort.with_exact_sizes()
+
+
+def to_numpy(metrics: PyTree) -> PyTree:
+    """Metrics at the border: NumPy, counters as int64; but TFF's own int32 flags stay int32."""
+
+    def convert(path: Any, leaf: Any) -> Any:
+        value = np.asarray(leaf)
+        flag = path and getattr(path[-1], "key", None) == "update_non_finite"
+        wide = np.int64 if np.issubdtype(value.dtype, np.integer) and not flag else value.dtype
+        return value.astype(wide)[()]
+
+    return jax.tree_util.tree_map_with_path(convert, jax.device_get(metrics))
+
+
+def _check_same_shapes(expected: ModelWeights, given: ModelWeights) -> None:
+    want = {path: np.shape(leaf) for path, leaf in named_leaves(expected).items()}
+    have = {path: np.shape(leaf) for path, leaf in named_leaves(given).items()}
+    if want != have:
+        path = next(p for p in {**want, **have} if want.get(p) != have.get(p))
+        raise StateError(
+            f"weight {path!r}: the model has shape {want.get(path, 'no such weight')}, but "
+            f"{have.get(path, 'nothing')} was given; take the weights from a state of the same model."
+        )

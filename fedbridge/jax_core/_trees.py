@@ -1,0 +1,73 @@
+"""Arithmetic on trees of arrays, and the names of their leaves."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PyTree
+
+
+def tree_sub(a: PyTree, b: PyTree) -> PyTree:
+    """`a - b`, leaf by leaf."""
+    return jax.tree.map(jnp.subtract, a, b)
+
+
+def tree_add(a: PyTree, b: PyTree) -> PyTree:
+    """`a + b`, leaf by leaf."""
+    return jax.tree.map(jnp.add, a, b)
+
+
+def tree_scale(factor: Any, tree: PyTree) -> PyTree:
+    """`factor * leaf`, with the factor cast to the leaf's dtype."""
+    return jax.tree.map(lambda leaf: jnp.asarray(factor).astype(leaf.dtype) * leaf, tree)
+
+
+def tree_where(condition: Bool[Array, ""], a: PyTree, b: PyTree) -> PyTree:
+    """`a` where the condition holds, else `b`; what is not chosen may be NaN."""
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
+
+
+def tree_zeros_like(tree: PyTree) -> PyTree:
+    """A tree of zeros."""
+    return jax.tree.map(jnp.zeros_like, tree)
+
+
+def tree_all_finite(tree: PyTree) -> Bool[Array, ""]:
+    """Whether no entry of any leaf is NaN or infinite."""
+    finite = [jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]
+    return jnp.all(jnp.stack(finite)) if finite else jnp.asarray(True)
+
+
+def tree_norm(tree: PyTree) -> Float[Array, ""]:
+    """The L2 norm of all entries of all leaves together."""
+    squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(tree)]
+    return jnp.sqrt(jnp.sum(jnp.stack(squares)))
+
+
+def named_leaves(tree: PyTree) -> dict[str, Any]:
+    """The leaves of a tree by their paths, as saved states and traces name them.
+
+    Example:
+        >>> from fedbridge.jax_core import ModelWeights
+        >>> list(named_leaves({"w": ModelWeights([1.0, 2.0])}))
+        ['w/trainable/0', 'w/trainable/1']
+    """
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {"/".join(_key_name(key) for key in path): leaf for path, leaf in leaves}
+
+
+def from_named_leaves(template: PyTree, leaves: dict[str, Any]) -> PyTree:
+    """The inverse of `named_leaves`: a tree of the template's structure.
+
+    Raises:
+        KeyError: A leaf of the template is not among the leaves.
+    """
+    paths = list(named_leaves(template))
+    return jax.tree.unflatten(jax.tree.structure(template), [leaves[path] for path in paths])
+
+
+def _key_name(key: Any) -> str:
+    for attribute in ("name", "key", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
