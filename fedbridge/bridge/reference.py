@@ -376,8 +376,9 @@ print(json.dumps({d.metadata["Name"]: d.version for d in importlib.metadata.dist
 _COMPUTE = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
+import numpy as np
 import tensorflow_federated as tff
-double = tff.tf_computation(lambda x: x + x, tff.types.TensorType("int32"))
+double = tff.tensorflow.computation(lambda x: x + x, np.int32)
 assert double(21) == 42
 print("fedbridge: computed with TFF", tff.__version__, flush=True)
 """

@@ -1,0 +1,25 @@
+"""What every test here gets: strict ranks, keys, and caches of its own."""
+
+import itertools
+
+import jax
+import pytest
+
+# A silent broadcast of [clients] against [clients, batch] is the mistake this library can least
+# afford; jax raises instead.
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def getkey():
+    """Gives a new random key at each call, the same ones in each run."""
+    numbers = itertools.count()
+    return lambda: jax.random.key(next(numbers))
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path_factory, monkeypatch):
+    """Caches go to a folder of the test run, never to the home of whoever runs it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.delenv("FEDBRIDGE_REFERENCE", raising=False)
+    monkeypatch.delenv("FEDBRIDGE_DATA", raising=False)
