@@ -1,0 +1,57 @@
+"""Results on disk: checked before the long work, written aside, then renamed."""
+
+import json
+import os
+from pathlib import Path
+
+from fedbridge.bridge.result import Result, to_json
+from fedbridge.jax_core import FedbridgeError
+
+
+def check_target(path: str | Path, *, folder: bool = False) -> Path:
+    """Makes sure that a result can be written, before an hour is spent on it.
+
+    Args:
+        path: The file, or with `folder` the folder, that will be written.
+        folder: Whether `path` is a folder.
+
+    Returns:
+        The path.
+
+    Raises:
+        FedbridgeError: If it cannot be written there.
+    """
+    path = Path(path)
+    parent = path if folder else path.parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _cannot(path, error.strerror or str(error)) from error
+    if not folder and path.is_dir():
+        raise _cannot(path, "it is a folder")
+    if not os.access(parent, os.W_OK):
+        raise _cannot(path, "permission denied")
+    return path
+
+
+def replace_text(path: str | Path, text: str) -> Path:
+    """Writes a text file in one step: aside in the same folder, then renamed."""
+    path = check_target(path)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.aside")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, path)
+    except OSError as error:
+        raise _cannot(path, error.strerror or str(error)) from error
+    finally:
+        aside.unlink(missing_ok=True)
+    return path
+
+
+def json_text(result: Result) -> str:
+    """The result as strict JSON."""
+    return json.dumps(to_json(result), indent=2, allow_nan=False) + "\n"
+
+
+def _cannot(path: Path, why: str) -> FedbridgeError:
+    return FedbridgeError(f"{path}: cannot be written ({why}); name another place.")

@@ -1,0 +1,234 @@
+"""The table that fills while a check runs, and the verdict under it.
+
+`Display` follows the events of `record` and `replay`: TFF's side of the table fills first, then
+fedbridge's. On a terminal the table is live; elsewhere (a log, a pipe) every event is a line.
+"""
+
+import io
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from fedbridge.bridge import words
+from fedbridge.bridge.files import replace_text
+from fedbridge.bridge.result import Result, RoundResult
+
+_COLORS = {"match": "green", "differs": "red", "not comparable": "yellow"}
+
+
+class Row(NamedTuple):
+    """One line of the table: what is known of a round so far."""
+
+    round: int
+    loss_reference: float | None = None
+    seconds_reference: float | None = None
+    replayed: RoundResult | None = None
+
+
+class Display:
+    """Shows a check while it runs; a context manager that is called with every event.
+
+    Args:
+        console: Where to show it.
+        total: How many rounds there are, where that is known beforehand.
+    """
+
+    def __init__(self, console: Console, total: int | None = None):
+        self._console = console
+        self._rows: dict[tuple[int, int], Row] = {}
+        self._replayed = 0
+        self._total = total
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+        )
+        self._task = self._progress.add_task("starting", total=total)
+        self._live = Live(
+            get_renderable=self._picture,
+            console=console,
+            refresh_per_second=8,
+            transient=True,
+        )
+
+    def __enter__(self) -> "Display":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        """Takes one event of `record` or `replay`."""
+        match event["event"]:
+            case "phase":
+                self._progress.update(self._task, description=escape(event["name"]))
+                self._say(event["name"])
+            case "round" if event["kind"] == "training":
+                self._recorded(event)
+            case "replayed":
+                self._take(event["round"])
+
+    def _recorded(self, event: dict[str, Any]) -> None:
+        """TFF's side of a round: once with the recorder, again (with its time) without."""
+        key = event["process"], event["round"]
+        old = self._rows.get(key, Row(event["round"]))
+        took, loss = event.get("seconds"), event.get("loss")
+        self._rows[key] = old._replace(
+            loss_reference=old.loss_reference if loss is None else loss,
+            seconds_reference=old.seconds_reference if took is None else took,
+        )
+        line = f"TFF  round {event['round']}:"
+        line += "" if loss is None else f" loss {words.loss(loss)}"
+        self._say(line + ("" if took is None else f" {words.seconds(took)} s"))
+
+    def _take(self, replayed: RoundResult) -> None:
+        """fedbridge's side: the rounds come back in the order in which TFF ran them."""
+        keys = list(self._rows)
+        key = keys[self._replayed] if self._replayed < len(keys) else (-1, self._replayed)
+        self._rows[key] = Row(
+            replayed.round, replayed.loss_reference, replayed.seconds_reference, replayed
+        )
+        self._replayed += 1
+        total = max(self._total or 0, len(self._rows))
+        self._progress.update(self._task, completed=self._replayed, total=total)
+        self._say(words.plain_line(replayed))
+
+    def _say(self, line: str) -> None:
+        if not self._console.is_terminal:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _picture(self) -> RenderableType:
+        """The rows around the one that moves, as many as the window is high, and the bar."""
+        rows = list(self._rows.values())
+        room = max(self._console.size.height - 8, 3)
+        newest = self._replayed if self._replayed else len(rows)
+        first = max(0, min(newest - room // 2, len(rows) - room))
+        return Group(rounds_table(rows[first : first + room]), self._progress)
+
+
+def rounds_table(rows: Iterable[Row]) -> Table:
+    """The rounds, both sides beside each other."""
+    table = _table()
+    for name, style in (
+        ("round", ""),
+        ("TFF\nloss", "cyan"),
+        ("JAX\nloss", "magenta"),
+        ("probe\nerror", ""),
+        ("round\nerror", ""),
+        ("its\nfloor", "dim"),
+        ("TFF\nseconds", "cyan"),
+        ("JAX\nseconds", "magenta"),
+        ("", ""),
+    ):
+        table.add_column(name, justify="right", style=style, no_wrap=True)
+    for row in rows:
+        done = row.replayed
+        table.add_row(
+            str(row.round),
+            words.loss(row.loss_reference),
+            words.loss(done and done.loss),
+            words.error(done and done.probe_error),
+            words.error(done and done.round_error),
+            words.error(done and done.noise_floor),
+            words.seconds(row.seconds_reference),
+            words.seconds(done and done.seconds),
+            "" if done is None else _mark(done.passed),
+            style="" if done is None or done.passed else "bold red",
+        )
+    return table
+
+
+def evaluations_table(result: Result) -> Table:
+    """The federated evaluations, both sides beside each other."""
+    table = _table()
+    for name in ("evaluation", "TFF\nloss", "JAX\nloss", ""):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in result.evaluations:
+        table.add_row(
+            str(one.call),
+            words.loss(one.loss_reference),
+            words.loss(one.loss),
+            _mark(one.passed),
+        )
+    return table
+
+
+def verdict_panel(result: Result) -> Panel:
+    """The verdict, its reason, and what stands behind it."""
+    color = _COLORS[result.verdict]
+    lines: list[Text] = [Text(result.reason)]
+    start = words.first_failure(result)
+    if start is not None:
+        lines.append(Text(start, style="bold"))
+    lines += [Text(sentence) for sentence in words.speed(result)]
+    items = Table.grid(padding=(0, 2, 0, 0))
+    for title, said in (("adapted", result.adapted), ("note", result.notes)):
+        for one in said:
+            items.add_row(Text(title, style="dim"), Text(one))
+    return Panel(
+        Group(*lines, items) if items.rows else Group(*lines),
+        title=Text(words.headline(result), style=f"bold {color}"),
+        title_align="left",
+        border_style=color,
+        padding=(0, 1),
+    )
+
+
+def show(console: Console, result: Result) -> None:
+    """Prints the finished table and the verdict; in a log, where every round was a line, the latter."""
+    if console.is_terminal:
+        if result.rounds:
+            console.print(rounds_table(_rows(result)))
+        if result.evaluations:
+            console.print(evaluations_table(result))
+        console.print(verdict_panel(result))
+        return
+    start = words.first_failure(result)
+    lines = [f"verdict: {words.headline(result)}", result.reason]
+    lines += [
+        f"evaluation {one.call}: loss {words.loss(one.loss)} (TFF {words.loss(one.loss_reference)})"
+        for one in result.evaluations
+    ]
+    lines += [*([start] if start else []), *words.speed(result)]
+    lines += [f"adapted: {item}" for item in result.adapted]
+    lines += [f"note: {item}" for item in result.notes]
+    console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
+
+
+def save_terminal_svg(result: Result, path: str | Path, *, width: int = 100) -> Path:
+    """Saves what `check` shows at its end as a picture, without the font that rich links to."""
+    console = Console(
+        record=True, file=io.StringIO(), width=width, force_terminal=True, color_system="truecolor"
+    )
+    show(console, result)
+    picture = console.export_svg(title=f"fedbridge check {result.script}")
+    return replace_text(path, re.sub(r"@font-face\s*{.*?}\s*", "", picture, flags=re.DOTALL))
+
+
+def _rows(result: Result) -> list[Row]:
+    return [Row(one.round, one.loss_reference, one.seconds_reference, one) for one in result.rounds]
+
+
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, header_style="bold", border_style="dim")
+
+
+def _mark(passed: bool) -> Text:
+    return Text("✓", style="bold green") if passed else Text("✗", style="bold red")
