@@ -1,0 +1,63 @@
+"""fedbridge: TensorFlow Federated experiments on JAX, checked against the real TFF.
+
+import fedbridge as fb
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fedbridge import algorithms as algorithms, samplers as samplers
+from fedbridge._version import __version__ as __version__
+from fedbridge.checkpoint import load as load, save as save
+from fedbridge.experiment import TrainResult as TrainResult, train as train
+from fedbridge.jax_core import (
+    Aggregator as Aggregator,
+    Batches as Batches,
+    Client as Client,
+    ClientDataError as ClientDataError,
+    ClientOutput as ClientOutput,
+    ClientStepError as ClientStepError,
+    ClientWork as ClientWork,
+    Cohort as Cohort,
+    Execution as Execution,
+    FederatedArrays as FederatedArrays,
+    FedbridgeError as FedbridgeError,
+    Finalizer as Finalizer,
+    Forward as Forward,
+    LearningAlgorithmState as LearningAlgorithmState,
+    LearningProcess as LearningProcess,
+    LearningProcessOutput as LearningProcessOutput,
+    Metric as Metric,
+    Model as Model,
+    ModelError as ModelError,
+    ModelWeights as ModelWeights,
+    NotReplayableError as NotReplayableError,
+    Pipeline as Pipeline,
+    ReferenceEnvironmentError as ReferenceEnvironmentError,
+    ScriptError as ScriptError,
+    StateError as StateError,
+    Step as Step,
+    TraceError as TraceError,
+    apply_optimizer as apply_optimizer,
+    compose_learning_process as compose_learning_process,
+    debug as debug,
+    local_training as local_training,
+    metrics as metrics,
+    num_examples as num_examples,
+    optimizers as optimizers,
+    over_clients as over_clients,
+    over_steps as over_steps,
+    pipeline as pipeline,
+    sequential as sequential,
+    uniform as uniform,
+    unweighted_mean as unweighted_mean,
+    weighted_mean as weighted_mean,
+)
+if TYPE_CHECKING:
+    from fedbridge import models as models
+
+
+def __getattr__(name: str) -> Any:
+    if name == "models":  # imports flax, which a plain `import fedbridge` does not
+        return importlib.import_module("fedbridge.models")
+    raise AttributeError(f"module 'fedbridge' has no attribute {name!r}")

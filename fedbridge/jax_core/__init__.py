@@ -1,11 +1,16 @@
 """Arrays and pure functions: jax, optax, numpy. Knows nothing of TFF, TensorFlow or files."""
 
-from fedbridge.jax_core import _optimizers as optimizers
+from fedbridge.jax_core import _metrics as metrics, _optimizers as optimizers
 from fedbridge.jax_core._aggregators import (
     Aggregator as Aggregator,
     MeasuredProcessOutput as MeasuredProcessOutput,
     unweighted_mean as unweighted_mean,
     weighted_mean as weighted_mean,
+)
+from fedbridge.jax_core._arrays import (
+    FederatedArrays as FederatedArrays,
+    Fraction255 as Fraction255,
+    Ragged as Ragged,
 )
 from fedbridge.jax_core._client_work import (
     ClientResult as ClientResult,
@@ -28,6 +33,7 @@ from fedbridge.jax_core._clients import (
 from fedbridge.jax_core._cohort import (
     Cohort as Cohort,
     Stream as Stream,
+    cohort_of as cohort_of,
     make_cohort as make_cohort,
     make_stream as make_stream,
 )
@@ -53,6 +59,12 @@ from fedbridge.jax_core._model import (
     Model as Model,
     ModelWeights as ModelWeights,
 )
+from fedbridge.jax_core._pipeline import (
+    Batches as Batches,
+    ClientPlan as ClientPlan,
+    Pipeline as Pipeline,
+    pipeline as pipeline,
+)
 from fedbridge.jax_core._process import (
     LearningAlgorithmState as LearningAlgorithmState,
     LearningProcess as LearningProcess,
@@ -72,4 +84,3 @@ from fedbridge.jax_core._trees import (
     named_leaves as named_leaves,
 )
 
-optimizers = optimizers

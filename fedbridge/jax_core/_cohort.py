@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Int32, Key, PyTree, UInt32
 
-from fedbridge.jax_core._arrays import decode_columns, identity
+from fedbridge.jax_core._arrays import FederatedArrays, decode_columns, identity, take_rows
 from fedbridge.jax_core._errors import ClientDataError
 from fedbridge.jax_core._model import Batch
+from fedbridge.jax_core._pipeline import ClientPlan, Pipeline
 
 TRAIN = "train"
 
@@ -66,7 +67,9 @@ class Cohort:
 
     def batch(self, rows: Int[Any, " batch"]) -> Batch:
         """The decoded batch of these rows."""
-        taken = jax.tree.map(lambda column: jnp.take(column, rows, axis=0), self.features)
+        # `make_cohort` has checked the rows: no bounds are checked in the loop.
+        take = lambda leaf: jnp.asarray(leaf).at[rows].get(mode="promise_in_bounds")  # noqa: E731
+        taken = jax.tree.map(take, self.features)
         return self.decode(decode_columns(taken))
 
     def with_exact_sizes(self) -> "Cohort":
@@ -85,29 +88,40 @@ def bucket(size: int) -> int:
     return 1 << max(0, int(size) - 1).bit_length()
 
 
-def make_stream(plans: Sequence[Any], offsets: Sequence[int], *, min_steps: int = 0) -> Stream:
-    """Joins the plans of the clients, each over its own rows, to the plan of a cohort.
+def make_stream(
+    rows: Int[np.ndarray, "steps batch"],
+    sizes: Int[np.ndarray, " steps"],
+    step_offsets: Int[np.ndarray, " clients+1"],
+    *,
+    min_steps: int = 0,
+    min_clients: int = 0,
+) -> Stream:
+    """A stream of these batches, padded to buckets of at least so many steps and clients."""
+    num_steps, num_clients = len(sizes), len(step_offsets) - 1
+    steps = bucket(max(num_steps, min_steps))
+    clients = bucket(max(num_clients, min_clients))
+    padded_rows = np.zeros((steps, rows.shape[1]), np.int32)
+    padded_rows[:num_steps] = rows
+    padded_sizes = np.zeros(steps, np.int32)
+    padded_sizes[:num_steps] = sizes
+    padded_offsets = np.full(clients + 1, num_steps, np.int32)
+    padded_offsets[: num_clients + 1] = step_offsets
+    return Stream(padded_rows, padded_sizes, padded_offsets)
+
+
+def join_plans(plans: Sequence[ClientPlan], first_rows: Sequence[int]) -> Stream:
+    """Joins the plans of clients, each over its own rows, to the stream of a cohort.
 
     Args:
-        plans: Per client `(rows, sizes)`, rows counted from the client's first row.
-        offsets: The first row of each client in the features.
-        min_steps: Pad to at least this many steps.
+        plans: Per client the rows and sizes of its batches, rows counted from the client's first.
+        first_rows: The first row of each client in the features.
     """
-    steps = [len(plan.sizes) for plan in plans]
-    total = sum(steps)
-    padded = bucket(max(total, min_steps))
-    batch = max((plan.rows.shape[1] for plan in plans), default=1)
-    rows = np.zeros((padded, batch), np.int32)
-    sizes = np.zeros(padded, np.int32)
-    start = 0
-    for plan, offset, count in zip(plans, offsets, steps, strict=True):
-        rows[start : start + count] = plan.rows + np.int32(offset)
-        sizes[start : start + count] = plan.sizes
-        start += count
-    clients = bucket(len(plans))
-    step_offsets = np.full(clients + 1, total, np.int32)
-    step_offsets[0 : len(plans)] = np.cumsum([0, *steps])[:-1]
-    return Stream(rows, sizes, step_offsets)
+    if not plans:
+        return make_stream(np.zeros((0, 1), np.int32), np.zeros(0, np.int32), np.zeros(1, np.int32))
+    rows = [plan.rows + np.int32(first) for plan, first in zip(plans, first_rows, strict=True)]
+    sizes = [plan.sizes for plan in plans]
+    step_offsets = np.cumsum([0, *map(len, sizes)])
+    return make_stream(np.concatenate(rows), np.concatenate(sizes), step_offsets)
 
 
 def make_cohort(
@@ -125,6 +139,9 @@ def make_cohort(
         ClientDataError: A stream refers to a row that the features do not have.
     """
     num_rows = min((len(leaf) for leaf in jax.tree.leaves(features)), default=0)
+    if num_rows == 0:  # Nobody has data: one row of zeros stands where programs expect a row.
+        one = lambda leaf: np.zeros((1, *leaf.shape[1:]), leaf.dtype)  # noqa: E731
+        features = jax.tree.map(one, features)
     for name, stream in streams.items():
         if stream.sizes.any() and stream.rows.max() >= num_rows:
             raise ClientDataError(
@@ -132,10 +149,36 @@ def make_cohort(
                 f"features have {num_rows} rows; make its plans from the sizes of the same data."
             )
     key = jax.random.fold_in(jax.random.key(seed), round)
-    hashes = np.zeros(bucket(len(client_ids)), np.uint32)
+    clients = max(len(stream.step_offsets) - 1 for stream in streams.values())
+    hashes = np.zeros(clients, np.uint32)
     seen: dict[str, int] = {}
     for i, client_id in enumerate(client_ids):
         occurrence = seen[client_id] = seen.get(client_id, -1) + 1
         hashes[i] = zlib.crc32(f"{client_id}\0{occurrence}".encode())
     num_clients = np.int32(len(client_ids))
     return Cohort(features, streams, num_clients, key, hashes, decode=decode)
+
+
+def cohort_of(
+    data: FederatedArrays,
+    client_ids: Sequence[str],
+    pipeline: Pipeline,
+    *,
+    round: int = 1,
+    seed: int = 0,
+) -> Cohort:
+    """The cohort of these clients of a data set; see `FederatedArrays.cohort`."""
+    slices = [data.client_rows(client_id) for client_id in client_ids]
+    first_rows = np.cumsum([0, *(s.stop - s.start for s in slices)])[:-1]
+    plans = [pipeline.plan(s.stop - s.start) for s in slices]
+    rows = np.concatenate([np.arange(0), *(np.arange(s.start, s.stop) for s in slices)])
+    # Padded rows are never read; they let cohorts of various sizes share a program.
+    padded = np.zeros(bucket(len(rows)), rows.dtype)
+    padded[: len(rows)] = rows
+    features = data.batch_features
+    if len(rows):
+        features = {name: take_rows(column, padded) for name, column in features.items()}
+    else:
+        features = {name: take_rows(column, slice(0, 0)) for name, column in features.items()}
+    streams = {TRAIN: join_plans(plans, first_rows)}
+    return make_cohort(features, streams, client_ids, seed=seed, round=round, decode=data.decode)

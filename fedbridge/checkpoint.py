@@ -1,0 +1,102 @@
+"""A state in a file: written whole or not at all, and refused when a bit of it has changed.
+
+The file is one line of ASCII, `fedbridge-state 1 SHA256`, and then NumPy's npz of the leaves under
+their paths ("global_model_weights/trainable/0"); the checksum is that of all that follows the line.
+"""
+
+import hashlib
+import io
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from fedbridge.jax_core import StateError, from_named_leaves, named_leaves
+
+_MAGIC, _FORMAT = b"fedbridge-state", 1
+_Tree = TypeVar("_Tree")
+
+
+def save(path: str | os.PathLike[str], state: object) -> None:
+    """Writes a state: aside first, then renamed, so that `path` is always whole.
+
+    Args:
+        path: The file; an existing one is replaced.
+        state: Any tree of arrays, e.g. a `LearningAlgorithmState`.
+
+    Example:
+        >>> import tempfile, os
+        >>> file = os.path.join(tempfile.mkdtemp(), "round_7.state")
+        >>> save(file, {"w": np.arange(3)})
+        >>> load(file, like={"w": np.zeros(3, int)})
+        {'w': array([0, 1, 2])}
+    """
+    leaves = {name: np.asarray(leaf) for name, leaf in named_leaves(state).items()}
+    content = io.BytesIO()
+    np.savez(content, **leaves)  # type: ignore[arg-type]
+    digest = hashlib.sha256(content.getbuffer()).hexdigest().encode()
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, aside = tempfile.mkstemp(prefix=target.name, suffix=".partial", dir=target.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(b"%s %d %s\n" % (_MAGIC, _FORMAT, digest))
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, target)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+
+
+def load(path: str | os.PathLike[str], like: _Tree) -> _Tree:
+    """Reads a state.
+
+    Args:
+        path: A file that `save` wrote.
+        like: A state of the same process, e.g. `process.initialize()`: the structure, and the
+            shapes and dtypes that the file must have.
+
+    Raises:
+        StateError: There is no such file, it is damaged or cut off, or it is of another process.
+    """
+    try:
+        head, _, content = Path(path).read_bytes().partition(b"\n")
+    except OSError as error:
+        raise StateError(f"{path}: {error.strerror}; give a file that `fb.save` wrote.") from None
+    words = head.split(b" ")
+    if len(words) != 3 or words[0] != _MAGIC:
+        raise StateError(f"{path}: this is no saved state; give a file that `fb.save` wrote.")
+    if words[1] != b"%d" % _FORMAT:
+        raise StateError(
+            f"{path}: it is of format {words[1].decode(errors='replace')}, this fedbridge reads "
+            f"format {_FORMAT}; upgrade fedbridge."
+        )
+    if hashlib.sha256(content).hexdigest().encode() != words[2]:
+        raise StateError(
+            f"{path}: it is damaged (its checksum differs); use the state of an earlier round."
+        )
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            leaves = {name: stored[name] for name in stored.files}
+    except (ValueError, zipfile.BadZipFile) as error:
+        raise StateError(f"{path}: its content is no npz ({error}); save it again.") from None
+    expected = {name: (np.shape(a), np.asarray(a).dtype) for name, a in named_leaves(like).items()}
+    found = {name: (a.shape, a.dtype) for name, a in leaves.items()}
+    if expected != found:
+        name = next(n for n in {**expected, **found} if expected.get(n) != found.get(n))
+        raise StateError(
+            f"{path}: {name!r} is {_describe(found.get(name))} there and "
+            f"{_describe(expected.get(name))} in this process; load it with the process that "
+            "saved it."
+        )
+    return from_named_leaves(like, leaves)
+
+
+def _describe(leaf: tuple[tuple[int, ...], np.dtype] | None) -> str:
+    return "absent" if leaf is None else f"{leaf[1]}{list(leaf[0])}"
+

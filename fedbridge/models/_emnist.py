@@ -1,0 +1,66 @@
+"""Models for EMNIST's handwriting: 28x28 pixels, 62 characters or 10 digits."""
+
+import numpy as np
+from flax import linen as nn
+
+from fedbridge.jax_core import Model
+from fedbridge.models._from_flax import from_flax
+
+
+class _Dense(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, inputs, train: bool):
+        return nn.Dense(self.num_classes)(inputs.reshape(len(inputs), -1))
+
+
+class _CNN(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, inputs, train: bool):
+        hidden = nn.relu(nn.Conv(32, (3, 3), padding="VALID")(inputs))
+        hidden = nn.relu(nn.Conv(64, (3, 3), padding="VALID")(hidden))
+        hidden = nn.max_pool(hidden, (2, 2), strides=(2, 2))
+        hidden = nn.Dropout(0.25, deterministic=not train)(hidden)
+        hidden = nn.relu(nn.Dense(128)(hidden.reshape(len(hidden), -1)))
+        hidden = nn.Dropout(0.5, deterministic=not train)(hidden)
+        return nn.Dense(self.num_classes)(hidden)
+
+
+def softmax_regression(
+    shape: tuple[int, ...] = (28, 28),
+    num_classes: int = 62,
+    *,
+    x: str = "pixels",
+    y: str = "label",
+    seed: int = 0,
+) -> Model:
+    """Softmax regression on flattened inputs; by default on EMNIST's features.
+
+    Args:
+        shape: Of one input.
+        num_classes: Of the labels, counted from zero.
+        x: The feature that holds the inputs.
+        y: The feature that holds the labels.
+        seed: Of the initial weights.
+    """
+    return from_flax(_Dense(num_classes), np.zeros((1, *shape), np.float32), x=x, y=y, seed=seed)
+
+
+def emnist_cnn(only_digits: bool = False, *, seed: int = 0) -> Model:
+    """The CNN of Reddi et al. (2021): 1,206,590 parameters, 1,199,882 for digits only.
+
+    The layers and the initialization's family are those of TFF's `cnn_dropout`
+    (simulation/baselines/emnist/emnist_models.py), the loss is computed from logits.
+    """
+    sample = np.zeros((1, 28, 28), np.float32)
+    return from_flax(
+        _CNN(10 if only_digits else 62),
+        sample,
+        x="pixels",
+        y="label",
+        prepare=lambda pixels: pixels[..., None],
+        seed=seed,
+    )

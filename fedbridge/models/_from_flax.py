@@ -1,0 +1,96 @@
+"""A flax module and a loss as a `Model`."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+
+from fedbridge.jax_core import (
+    Batch,
+    Forward,
+    Metric,
+    Model,
+    ModelError,
+    ModelWeights,
+    metrics as building_blocks,
+)
+
+PerExample = Callable[[Any, Any], Any]
+"""`(labels, predictions) -> [batch]`, one value an example."""
+
+
+def cross_entropy(labels: Any, logits: Any) -> Any:
+    """The cross-entropy of integer labels and logits, one value an example."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+
+
+def accuracy(labels: Any, logits: Any) -> Any:
+    """One where the largest logit is the label's, else zero."""
+    return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+
+
+def from_flax(
+    module: nn.Module,
+    sample: Any,
+    loss: PerExample = cross_entropy,
+    *,
+    x: str = "x",
+    y: str = "y",
+    metrics: Mapping[str, PerExample] | None = None,
+    prepare: Callable[[Any], Any] = lambda inputs: inputs,
+    seed: int = 0,
+) -> Model:
+    """Makes a `Model` of a flax module and a loss per example.
+
+    Args:
+        module: Called as `module.apply(variables, inputs, train=..., rngs=...)`.
+        sample: Inputs of one example or more, `[batch, ...]`, to initialize with.
+        loss: Per example.
+        x: The feature that holds the inputs.
+        y: The feature that holds the labels.
+        metrics: Name to value per example; reported as means over examples.
+        prepare: From the feature `x` to the module's inputs, e.g. to add an axis.
+        seed: Of the initial weights.
+
+    Raises:
+        ModelError: The module keeps statistics across batches, which masks would not protect.
+    """
+    variables = module.init(jax.random.key(seed), prepare(jnp.asarray(sample)), train=False)
+    others = sorted(set(variables) - {"params"})
+    if others:
+        raise ModelError(
+            f"{type(module).__name__}: it keeps {others} besides its parameters, which is not "
+            "supported yet; use a normalization without statistics across batches."
+        )
+
+    def forward(
+        weights: ModelWeights, batch: Batch, mask: Any, key: Any, training: bool
+    ) -> Forward:
+        predictions = module.apply(
+            {"params": weights.trainable}, prepare(batch[x]), train=training, rngs={"dropout": key}
+        )
+        losses = loss(batch[y], predictions)
+        real = jnp.ones(losses.shape, bool) if mask is None else mask
+        count = real.sum(dtype=jnp.int32)
+        mean = jnp.where(real, losses, 0.0).sum() / jnp.maximum(count, 1).astype(losses.dtype)
+        return Forward(mean, predictions, mean, count, weights.non_trainable)
+
+    def reported(value: PerExample) -> Metric:
+        return building_blocks.mean_of(lambda batch, out, mask: value(batch[y], out.predictions))
+
+    named = {"accuracy": accuracy} if metrics is None else metrics
+    return Model(
+        ModelWeights(jax.tree.map(np.asarray, variables["params"]), {}),
+        forward,
+        OrderedDict(
+            [(name, reported(value)) for name, value in named.items()],
+            loss=building_blocks.mean_loss(),
+            num_examples=building_blocks.num_examples_counter(),
+            num_batches=building_blocks.num_batches_counter(),
+        ),
+    )
