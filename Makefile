@@ -1,0 +1,71 @@
+# Thin wrappers. On a fresh machine with Python 3.11 or newer and pip, `make demo` and `make test`
+# do all the set-up: environments come to lie in .venv and .reference, tools in build/tools.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHONS := 3.11 3.13 3.12 3.14
+PYTHON = $(shell scripts/find-python $(PYTHONS))
+FEDBRIDGE := .venv/bin/fedbridge
+export FEDBRIDGE_REFERENCE := $(CURDIR)/.reference
+# `fedbridge reference create` uses the uv that it finds.
+export PATH := $(CURDIR)/build/tools/bin:$(PATH)
+
+.PHONY: help env reference demo test test-core test-newer test-compat lint types bench docs clean
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+build/tools/bin/uv:
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target build/tools uv
+
+.venv/made: pyproject.toml | build/tools/bin/uv
+	uv venv --quiet --allow-existing --python $(PYTHON) .venv
+	uv pip install --quiet --python .venv/bin/python --editable '.[tests,docs,dev]'
+	touch $@
+
+.venv-newer/made: pyproject.toml | build/tools/bin/uv
+	uv venv --quiet --allow-existing --python $$(scripts/find-python 3.13 3.14 3.12) .venv-newer
+	uv pip install --quiet --python .venv-newer/bin/python --editable '.[tests]'
+	touch $@
+
+.reference/tests-made: fedbridge/bridge/reference.txt requirements/reference-tests.txt .venv/made
+	$(FEDBRIDGE) reference create
+	uv pip install --quiet --no-deps --python .reference/bin/python -r requirements/reference-tests.txt
+	touch $@
+
+env: .venv/made ## the core environment: .venv
+
+reference: .reference/tests-made ## the environment in which the real TFF runs: .reference
+
+demo: env reference ## an ordinary TFF script under TFF and on JAX, side by side
+	$(FEDBRIDGE) check examples/emnist_fedavg.py --report build/report
+
+test: ## everything: lint, types, docs, tests in every environment
+	scripts/test
+
+test-core: env ## tests/ and the examples in docstrings
+	.venv/bin/python -m pytest --junitxml=build/tests/core.xml
+
+test-newer: .venv-newer/made ## tests/ on the newest Python that is here
+	.venv-newer/bin/python -m pytest --junitxml=build/tests/newer.xml
+
+test-compat: env reference ## compat_tests/: against the real TFF
+	.venv/bin/python scripts/compat.py --junitxml=$(CURDIR)/build/tests/compat.xml
+
+lint: env ## ruff: rules and format
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+
+types: env ## pyright's checks
+	.venv/bin/basedpyright
+
+bench: env reference ## the speed-up over TFF, on softmax regression
+	$(FEDBRIDGE) check examples/emnist_fedavg.py --report build/bench -- --model softmax
+
+docs: env ## the documentation: build/site
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
+
+clean: ## removes what was built, the environments too
+	rm -rf .venv .venv-newer .reference build
