@@ -1,0 +1,351 @@
+"""Clients are rows: the data of all clients as one packed array per feature.
+
+A column keeps its rows as they are stored and knows how to decode itself: a plain array stands for
+itself, `Fraction255` holds the numerators of pixels (a quarter of the memory, and not one bit of
+difference), `Ragged` holds strings or ids of various lengths.
+"""
+
+import dataclasses
+import functools
+import itertools
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float32, Int64, UInt8
+
+from fedbridge.jax_core._errors import ClientDataError
+
+Column = Any
+"""A plain array `[rows, ...]`, a `Fraction255` or a `Ragged`."""
+
+_TABLE = np.arange(256, dtype=np.float32) / np.float32(255)
+# 1/255 = _HIGH + _LOW. _HIGH has 16 significant bits, so that its product with an 8-bit number is
+# exact, and the sum below is rounded once: it is k/255 to the last bit. A plain division would not
+# be: compilers turn the division by a constant into a product with its rounded inverse.
+_HIGH = np.float32(0x8080) / np.float32(1 << 23)
+_LOW = np.float32(1 / 255 - 0x8080 / (1 << 23))
+
+
+class Fraction255(NamedTuple):
+    """Rows of float32 numbers k/255, kept as the integers k.
+
+    Example:
+        >>> Fraction255(np.array([[0, 51, 255]], np.uint8)).decode().tolist()
+        [[0.0, 0.20000000298023224, 1.0]]
+    """
+
+    numerators: UInt8[Any, "rows ..."]
+
+    def decode(self) -> Float32[Any, "rows ..."]:
+        """The numbers: bitwise float32(k) / float32(255), in NumPy as in a compiled program."""
+        if isinstance(self.numerators, np.ndarray | np.generic):
+            return _TABLE[self.numerators]
+        k = jnp.asarray(self.numerators).astype(jnp.float32)
+        return k * _HIGH + k * _LOW
+
+    def take(self, rows: Any) -> "Fraction255":
+        """The column of these rows (an index array or a slice)."""
+        return Fraction255(self.numerators[rows])
+
+
+class Ragged(NamedTuple):
+    """Rows of various lengths: strings (uint8 values) or ids.
+
+    Attributes:
+        values: The values of all rows, one after another.
+        offsets: Row r owns `values[offsets[r]:offsets[r + 1]]`.
+
+    Example:
+        >>> Ragged.from_rows([b"to be", b"", b"or not"]).decode().tolist()
+        [b'to be', b'', b'or not']
+    """
+
+    values: Any
+    offsets: Int64[Any, " rows+1"]
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[bytes]) -> "Ragged":
+        """Packs strings."""
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        return cls(np.frombuffer(b"".join(rows), np.uint8), offsets)
+
+    def decode(self) -> np.ndarray:
+        """An object array: `bytes` for uint8 values, arrays of ids otherwise. On the host only."""
+        rows = np.empty(len(self.offsets) - 1, object)
+        ends = np.asarray(self.offsets).tolist()
+        if self.values.dtype == np.uint8:
+            data = self.values[ends[0] : ends[-1]].tobytes()
+            ends = [end - ends[0] for end in ends]
+        else:
+            data = self.values
+        for i in range(len(rows)):
+            rows[i] = data[ends[i] : ends[i + 1]]
+        return rows
+
+    def take(self, rows: Any) -> "Ragged":
+        """The column of these rows (an index array or a slice)."""
+        starts, sizes = self.offsets[:-1][rows], np.diff(self.offsets)[rows]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
+        where = np.repeat(starts - offsets[:-1], sizes) + np.arange(offsets[-1])
+        return Ragged(self.values[where], offsets)
+
+
+def encode_column(values: np.ndarray) -> Column:
+    """The column that stores these values in the least space without changing a bit.
+
+    float32 values become a `Fraction255` where every one of them is a 255th, checked bit by bit;
+    other arrays stay as they are.
+
+    Example:
+        >>> type(encode_column(np.array([[0.2, 1.0]], np.float32))).__name__
+        'Fraction255'
+    """
+    if values.dtype != np.float32 or values.size == 0:
+        return values
+    with np.errstate(invalid="ignore", over="ignore"):  # what is no 255th does not survive anyway
+        numerators = np.rint(np.clip(values, 0, 1) * np.float32(255)).astype(np.uint8)
+    same = _TABLE[numerators].view(np.uint32) == np.ascontiguousarray(values).view(np.uint32)
+    return Fraction255(numerators) if same.all() else values
+
+
+def decode_column(column: Column) -> Any:
+    """The values of a column."""
+    return column.decode() if isinstance(column, Fraction255 | Ragged) else column
+
+
+def decode_columns(columns: Mapping[str, Column]) -> dict[str, Any]:
+    """The values of several columns, by feature."""
+    return {name: decode_column(column) for name, column in columns.items()}
+
+
+def take_rows(column: Column, rows: Any) -> Column:
+    """The column of these rows (an index array or a slice)."""
+    return column.take(rows) if isinstance(column, Fraction255 | Ragged) else column[rows]
+
+
+def num_rows(column: Column) -> int:
+    """The number of rows of a column."""
+    if isinstance(column, Ragged):
+        return len(column.offsets) - 1
+    return len(column.numerators if isinstance(column, Fraction255) else column)
+
+
+def identity(batch: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The batch itself."""
+    return batch
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class FederatedArrays:
+    """The data of many clients: all rows packed by feature, client after client.
+
+    Attributes:
+        client_ids: In the order in which the rows lie.
+        offsets: Client c owns the elements `offsets[c]:offsets[c + 1]`.
+        features: Feature name to column.
+        element_offsets: Where one element of a data set has become several rows: element e owns
+            the rows `element_offsets[e]:element_offsets[e + 1]`. None: an element is a row.
+        decode: From a batch of decoded features to the batch that a model sees; pure, and run
+            inside the compiled program.
+        structure: The element of the TensorFlow data set that this came from, with feature names
+            for leaves, e.g. `("x", "y")`. None: a dictionary of the features.
+
+    Raises:
+        ClientDataError: Duplicate client ids, or offsets that do not fit the features.
+
+    Example:
+        >>> data = FederatedArrays(("a", "b"), np.array([0, 2, 3]), {"y": np.array([7, 8, 9])})
+        >>> data
+        FederatedArrays(2 clients, 3 examples: y int64[])
+        >>> data.client("a")
+        {'y': array([7, 8])}
+    """
+
+    client_ids: tuple[str, ...]
+    offsets: Int64[np.ndarray, " clients+1"]
+    features: dict[str, Column]
+    element_offsets: Int64[np.ndarray, " elements+1"] | None = None
+    decode: Callable[[Mapping[str, Any]], Mapping[str, Any]] = identity
+    structure: Any = None
+
+    def __post_init__(self):
+        if len(self._positions) != len(self.client_ids):
+            seen: set[str] = set()
+            twice = next(i for i in self.client_ids if i in seen or seen.add(i))
+            raise ClientDataError(
+                f"client {twice!r}: this id occurs more than once; give every client its own id."
+            )
+        if len(self.offsets) != len(self.client_ids) + 1:
+            raise ClientDataError(
+                f"offsets: {len(self.offsets)} of them for {len(self.client_ids)} clients; "
+                "there must be one more than clients."
+            )
+        rows = int(self.offsets[-1])
+        if self.element_offsets is not None:
+            rows = int(self.element_offsets[-1])
+        for name, column in self.features.items():
+            if num_rows(column) != rows:
+                raise ClientDataError(
+                    f"feature {name!r}: it has {num_rows(column)} rows where the offsets promise "
+                    f"{rows}; every feature needs the same rows."
+                )
+
+    def __repr__(self) -> str:
+        features = ", ".join(f"{k} {_describe(v)}" for k, v in self.features.items())
+        return (
+            f"FederatedArrays({self.num_clients} clients, {int(self.offsets[-1])} examples: "
+            f"{features})"
+        )
+
+    @functools.cached_property
+    def _positions(self) -> dict[str, int]:
+        return {client_id: i for i, client_id in enumerate(self.client_ids)}
+
+    @functools.cached_property
+    def batch_features(self) -> dict[str, Column]:
+        """The columns as a compiled program takes them: 64-bit numbers are cast to 32 bits.
+
+        One notice names what was cast.
+
+        Raises:
+            ClientDataError: A feature of strings, or integers that do not fit into 32 bits.
+        """
+        columns = {name: _narrow(name, column) for name, column in self.features.items()}
+        cast = [
+            f"{name!r} {self.features[name].dtype} -> {column.dtype}"
+            for name, column in columns.items()
+            if column is not self.features[name]
+        ]
+        if cast:
+            warnings.warn(f"features are cast for the batches: {', '.join(cast)}", stacklevel=2)
+        return columns
+
+    @property
+    def num_clients(self) -> int:
+        """The number of clients."""
+        return len(self.client_ids)
+
+    def num_examples(self, client_id: str) -> int:
+        """The number of elements of a client."""
+        c = self._position(client_id)
+        return int(self.offsets[c + 1] - self.offsets[c])
+
+    def client_rows(self, client_id: str) -> slice:
+        """Where the rows of a client lie in the columns."""
+        c = self._position(client_id)
+        start, stop = int(self.offsets[c]), int(self.offsets[c + 1])
+        if self.element_offsets is not None:
+            start, stop = int(self.element_offsets[start]), int(self.element_offsets[stop])
+        return slice(start, stop)
+
+    def client(self, client_id: str) -> dict[str, np.ndarray]:
+        """The rows of one client, decoded feature by feature (without `decode`)."""
+        rows = self.client_rows(client_id)
+        return {k: decode_column(take_rows(v, rows)) for k, v in self.features.items()}
+
+    def select(self, client_ids: Iterable[str]) -> "FederatedArrays":
+        """The data of these clients only, in this order.
+
+        Raises:
+            ClientDataError: An unknown client, or the same one twice.
+        """
+        ids = tuple(client_ids)
+        slices = [self.client_rows(client_id) for client_id in ids]
+        rows = _join(slices)
+        sizes = [self.num_examples(client_id) for client_id in ids]
+        element_offsets = None
+        if self.element_offsets is not None:
+            positions = [self._position(client_id) for client_id in ids]
+            elements = _join(
+                [slice(int(self.offsets[c]), int(self.offsets[c + 1])) for c in positions]
+            )
+            element_offsets = _offsets(np.diff(self.element_offsets)[elements])
+        return dataclasses.replace(
+            self,
+            client_ids=ids,
+            offsets=_offsets(sizes),
+            features={name: take_rows(column, rows) for name, column in self.features.items()},
+            element_offsets=element_offsets,
+        )
+
+    def map_batches(
+        self, fn: Callable[[Mapping[str, Any]], Mapping[str, Any]]
+    ) -> "FederatedArrays":
+        """The same rows; `fn` changes every batch, inside the compiled program.
+
+        Args:
+            fn: Pure; from features to features, each `[batch, ...]`. Give the result a name and
+                keep it: every call of `map_batches` makes a new function to compile.
+
+        Example:
+            >>> data = FederatedArrays(("a",), np.array([0, 1]), {"label": np.array([3])})
+            >>> data.map_batches(lambda batch: {"y": batch["label"]}).decode({"label": 3})
+            {'y': 3}
+        """
+        before = self.decode
+        after = fn if before is identity else lambda batch: fn(before(batch))
+        return dataclasses.replace(self, decode=after)
+
+    def to_client_data(self) -> Any:
+        """A `tff.simulation.datasets.ClientData` of the same elements (needs TFF)."""
+        from fedbridge.tff_io import to_client_data
+
+        return to_client_data(self)
+
+    def _position(self, client_id: str) -> int:
+        try:
+            return self._positions[client_id]
+        except KeyError:
+            some = ", ".join(map(repr, self.client_ids[:3])) + (
+                ", ..." if len(self.client_ids) > 3 else ""
+            )
+            raise ClientDataError(
+                f"client {client_id!r}: there is no such client; `client_ids` lists the "
+                f"{len(self.client_ids)} there are ({some})."
+            ) from None
+
+
+def _narrow(name: str, column: Column) -> Column:
+    if isinstance(column, Ragged):
+        raise ClientDataError(
+            f"feature {name!r}: its rows differ in length, and a batch is rectangular; encode it "
+            "as numbers of one shape, or leave it out."
+        )
+    if isinstance(column, Fraction255) or column.dtype.itemsize < 8:
+        return column
+    if column.dtype.kind == "f":
+        return column.astype(np.float32)
+    if column.dtype.kind not in "iu":
+        raise ClientDataError(
+            f"feature {name!r}: a compiled program has no {column.dtype}; encode it as numbers."
+        )
+    limit = np.iinfo(np.int32)
+    if column.size and (column.max() > limit.max or column.min() < limit.min):
+        raise ClientDataError(
+            f"feature {name!r}: its integers do not fit into 32 bits; encode them as smaller ones."
+        )
+    return column.astype(np.int32)
+
+
+def _offsets(sizes: Any) -> Int64[np.ndarray, " n+1"]:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
+
+
+def _join(slices: Sequence[slice]) -> Any:
+    """The rows of all slices; a slice itself where they lie side by side."""
+    if slices and all(a.stop == b.start for a, b in itertools.pairwise(slices)):
+        return slice(slices[0].start, slices[-1].stop)
+    pieces = [np.arange(s.start, s.stop) for s in slices]
+    return np.concatenate([np.zeros(0, np.int64), *pieces])
+
+
+def _describe(column: Column) -> str:
+    if isinstance(column, Ragged):
+        return "strings" if column.values.dtype == np.uint8 else f"{column.values.dtype}[...]"
+    if isinstance(column, Fraction255):
+        return f"float32{list(column.numerators.shape[1:])} as 255ths"
+    return f"{column.dtype}{list(column.shape[1:])}"

@@ -1,0 +1,397 @@
+"""TFF's SQLite files of client data, read and written without TensorFlow.
+
+Two tables: `examples(split_name, client_id, serialized_example_proto)`, one tf.train.Example a
+row, and `client_metadata(client_id, split_name, num_examples)`. The examples are read in one scan
+in the order of their rows, which for every client is the order in which TFF reads them.
+
+Reference: TFF's simulation/datasets/sql_client_data.py and the `load_data` of its data sets.
+"""
+
+import contextlib
+import lzma
+import math
+import os
+import shutil
+import sqlite3
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedbridge.jax_core import ClientDataError, FederatedArrays
+from fedbridge.jax_core._arrays import (
+    Fraction255,
+    Ragged,
+    decode_column,
+    encode_column,
+    num_rows,
+    take_rows,
+)
+from fedbridge.tff_io._cache import cache_folder, fingerprint, load_copy, save_copy
+from fedbridge.tff_io._element_spec import ElementSpec, FeatureSpec, infer_spec, read_spec
+from fedbridge.tff_io._example_proto import INT64, Values, parse_examples, serialize_example
+
+_BLOCK = 2048
+_TABLES = {
+    "examples": {"split_name", "client_id", "serialized_example_proto"},
+    "client_metadata": {"client_id", "split_name"},
+}
+
+
+def from_sql(
+    path: str | os.PathLike,
+    split: str | None = None,
+    *,
+    element_spec: ElementSpec | None = None,
+    cache: bool | str | os.PathLike = True,
+) -> FederatedArrays:
+    """Reads a TFF SQLite file of client data, also packed as `.sqlite.lzma`.
+
+    The result equals what TFF's loaders give, element for element: clients sorted, examples in the
+    order of the rows. A converted copy is kept as memory-mapped arrays, so that the next load is
+    quick; it is thrown away when the file changes.
+
+    Args:
+        path: The file.
+        split: Which of its splits, e.g. "all_train"; may be left out where there is only one.
+        element_spec: Feature name to (shape, dtype), as `{"pixels": ((28, 28), "float32")}`;
+            strings are `((), bytes)`. Files do not store shapes: None takes them from TFF's known
+            data sets (EMNIST, Stack Overflow, Shakespeare, CIFAR-100, CelebA), recognised by their
+            feature names; of others, scalars for one value a record, or else vectors.
+        cache: Where the copy is kept: a folder, True for the environment's FEDBRIDGE_CACHE or else
+            the user's cache folder, False to keep none.
+
+    Raises:
+        ClientDataError: A missing, truncated or foreign file, an unknown split, a duplicate client,
+            a record that does not parse, or a feature of another shape in one record.
+    """
+    source = Path(path).expanduser()
+    if not source.is_file():
+        what = "this is a folder" if source.is_dir() else "there is no such file"
+        raise ClientDataError(f"{path}: {what}; give the path of a TFF SQLite file.")
+    spec = None if element_spec is None else read_spec(element_spec)
+    folder = cache_folder(cache)
+    key = {"path": str(source.resolve()), "split": split, "spec": repr(spec)}
+    before = fingerprint(source)
+    if folder is not None and (data := load_copy(folder, key, before)) is not None:
+        return data
+    with _sqlite_file(source, folder) as file, _connect(file, source) as connection:
+        data = _read(connection, source, split, spec)
+    return data if folder is None else save_copy(folder, key, before, data)
+
+
+def write_sql(
+    path: str | os.PathLike,
+    splits: Mapping[str, Mapping[str, Mapping[str, Any]] | FederatedArrays],
+) -> Path:
+    """Writes client data as a TFF SQLite file.
+
+    Args:
+        path: The file; it is written aside and renamed, over an older one too.
+        splits: Split name to client id to feature name to rows (an array `[rows, ...]`, or a list
+            of strings); or split name to `FederatedArrays`.
+
+    Returns:
+        The path.
+
+    Raises:
+        ClientDataError: Features of one client of various lengths, or of a type that a
+            tf.train.Example cannot hold.
+
+    Example:
+        >>> folder = getfixture("tmp_path")
+        >>> path = write_sql(folder / "toy.sqlite", {"train": {"a": {"y": np.array([7, 8])}}})
+        >>> from_sql(path, cache=False).client("a")
+        {'y': array([7, 8])}
+    """
+    target = Path(path).expanduser()
+    with tempfile.TemporaryDirectory(prefix=".aside-", dir=target.parent) as temporary:
+        aside = Path(temporary) / target.name
+        connection = sqlite3.connect(aside)
+        with contextlib.closing(connection), connection:
+            _write(connection, splits)
+        aside.replace(target)
+    return target
+
+
+def unpack(source: Path, target: Path) -> None:
+    """Unpacks an xz file, in one step and never half: aside, then renamed.
+
+    Raises:
+        ClientDataError: The file is damaged (xz checks every byte).
+    """
+    with tempfile.TemporaryDirectory(prefix=".aside-", dir=target.parent) as temporary:
+        aside = Path(temporary) / target.name
+        try:
+            with lzma.open(source) as packed, aside.open("wb") as file:
+                shutil.copyfileobj(packed, file, 1 << 22)
+        except (lzma.LZMAError, EOFError) as error:
+            raise ClientDataError(
+                f"{source}: the packed file is truncated or damaged ({error}); fetch it again."
+            ) from error
+        aside.replace(target)
+
+
+# --- the file ---------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _sqlite_file(source: Path, folder: Path | None) -> Iterator[Path]:
+    """The SQLite file itself, unpacked beside the cache where it is packed."""
+    with source.open("rb") as stream:
+        head = stream.read(100)
+    packed = head.startswith(b"\xfd7zXZ\0") or source.suffix in (".lzma", ".xz")
+    if packed and not head.startswith(b"SQLite format 3\0"):
+        with contextlib.suppress(OSError):
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+        beside = folder if folder is not None and os.access(folder, os.W_OK) else None
+        with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=beside) as temporary:
+            file = Path(temporary) / "data.sqlite"
+            unpack(source, file)
+            yield file
+        return
+    if not head.startswith(b"SQLite format 3\0"):
+        raise ClientDataError(
+            f"{source}: this is no SQLite file; give a file as TFF's host serves it, "
+            "`.sqlite` or `.sqlite.lzma`."
+        )
+    page, pages = int.from_bytes(head[16:18], "big"), int.from_bytes(head[28:32], "big")
+    promised = (65536 if page == 1 else page) * pages
+    counted = head[24:28] == head[92:96]  # otherwise the header does not know the size
+    if len(head) < 100 or (counted and source.stat().st_size < promised):
+        raise ClientDataError(
+            f"{source}: the file is truncated ({source.stat().st_size} of {promised} bytes); "
+            "fetch it again."
+        )
+    yield source
+
+
+@contextlib.contextmanager
+def _connect(file: Path, source: Path) -> Iterator[sqlite3.Connection]:
+    """A read-only connection; whatever SQLite finds wrong is said in one sentence."""
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
+        ) as connection:
+            yield connection
+    except sqlite3.Error as error:
+        raise ClientDataError(
+            f"{source}: SQLite cannot read it ({error}); the file is damaged, fetch it again."
+        ) from error
+
+
+# --- reading ----------------------------------------------------------------------------------
+
+
+def _read(
+    connection: sqlite3.Connection,
+    source: Path,
+    split: str | None,
+    spec: dict[str, FeatureSpec] | None,
+) -> FederatedArrays:
+    _check_tables(connection, source)
+    split = _choose_split(connection, source, split)
+    ids, promised = _client_ids(connection, source, split)
+    positions = {client_id: i for i, client_id in enumerate(ids)}
+    owners: list[np.ndarray] = []
+    columns: dict[str, list[Any]] = {}
+    cursor = connection.execute(
+        "SELECT client_id, serialized_example_proto FROM examples WHERE split_name IS ? "
+        "ORDER BY rowid",
+        (split,),
+    )
+    exact = spec is None
+    while block := cursor.fetchmany(_BLOCK):
+        block = [row for row in block if row[0] in positions]
+        owner = np.array([positions[client_id] for client_id, _ in block], np.int64)
+
+        def where(i: int, owner: np.ndarray = owner) -> str:
+            before = sum(int((o == owner[i]).sum()) for o in owners) + int(
+                (owner[:i] == owner[i]).sum()
+            )
+            return f"{source}, split {split!r}, client {ids[owner[i]]!r}, record {before}"
+
+        records = [record for _, record in block]
+        for i, record in enumerate(records):
+            if not isinstance(record, bytes):
+                raise ClientDataError(
+                    f"{where(i)}: it holds {type(record).__name__} instead of a tf.train.Example; "
+                    "write the file again."
+                )
+        if spec is None and records:
+            spec = infer_spec(records[0], where(0))
+        if spec is not None:
+            kinds = {name: feature.kind for name, feature in spec.items()}
+            values = parse_examples(records, kinds, where, exact=exact)
+            for name, feature in spec.items():
+                column = _shaped(values[name], name, feature, where)
+                columns.setdefault(name, []).append(column)
+        owners.append(owner)
+    owner = np.concatenate([np.zeros(0, np.int64), *owners])
+    sizes = np.bincount(owner, minlength=len(ids))
+    _compare(source, ids, promised, sizes)
+    order = np.argsort(owner, kind="stable")
+    in_order = bool((np.diff(owner) >= 0).all())
+    features = {}
+    for name, feature in (spec or {}).items():
+        column = _joined(columns.get(name, []), feature)
+        features[name] = column if in_order else take_rows(column, order)
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
+    return FederatedArrays(tuple(ids), offsets, features)
+
+
+def _check_tables(connection: sqlite3.Connection, source: Path) -> None:
+    for table, columns in _TABLES.items():
+        found = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+        if not columns <= found:
+            lacks = ", ".join(sorted(columns - found)) if found else "it"
+            raise ClientDataError(
+                f"{source}: this SQLite file holds no TFF client data (table {table!r}: no "
+                f"{lacks}); give a file that TFF's SqlClientData reads."
+            )
+
+
+def _choose_split(connection: sqlite3.Connection, source: Path, split: str | None) -> str | None:
+    rows = connection.execute("SELECT DISTINCT split_name FROM client_metadata")
+    splits = sorted((row[0] for row in rows), key=str)
+    if not splits:
+        raise ClientDataError(f"{source}: it lists no clients; write the file again.")
+    there = ", ".join(map(repr, splits))
+    if split is None and len(splits) > 1:
+        raise ClientDataError(f"{source}: it has several splits; give `split`, one of {there}.")
+    if split is not None and split not in splits:
+        raise ClientDataError(f"{source}: it has no split {split!r}; there are {there}.")
+    return splits[0] if split is None else split
+
+
+def _client_ids(
+    connection: sqlite3.Connection, source: Path, split: str | None
+) -> tuple[list[str], dict[str, Any]]:
+    """The clients of a split, sorted as TFF does, and how many examples each is said to have."""
+    found = {row[1] for row in connection.execute("PRAGMA table_info(client_metadata)")}
+    number = "num_examples" if "num_examples" in found else "NULL"
+    promised: dict[str, Any] = {}
+    for client_id, count in connection.execute(
+        f"SELECT client_id, {number} FROM client_metadata WHERE split_name IS ?",  # noqa: S608
+        (split,),
+    ):
+        if not isinstance(client_id, str):
+            raise ClientDataError(
+                f"{source}, split {split!r}: the client id {client_id!r} is no text; write the "
+                "file again."
+            )
+        if client_id in promised:
+            raise ClientDataError(
+                f"{source}, split {split!r}: client {client_id!r} is listed more than once; give "
+                "every client its own id."
+            )
+        promised[client_id] = count
+    return sorted(promised), promised
+
+
+def _compare(
+    source: Path, ids: Sequence[str], promised: Mapping[str, Any], sizes: np.ndarray
+) -> None:
+    """TFF never looks at the promised numbers; a difference is worth a word all the same."""
+    wrong = [
+        (client_id, promised[client_id], size)
+        for client_id, size in zip(ids, sizes.tolist(), strict=True)
+        if promised[client_id] not in (None, size)
+    ]
+    if wrong:
+        warnings.warn(
+            f"{source}: the metadata gives client {wrong[0][0]!r} {wrong[0][1]} examples, and it "
+            f"has {wrong[0][2]} ({len(wrong)} such clients); is the file complete?",
+            stacklevel=4,
+        )
+
+
+def _shaped(values: Values, name: str, feature: FeatureSpec, where: Callable[[int], str]) -> Any:
+    """One block of a column, encoded; a list of strings stays a list."""
+    count = math.prod(feature.shape)
+    other = np.flatnonzero(values.counts != count)
+    if len(other):
+        raise ClientDataError(
+            f"{where(int(other[0]))}, feature {name!r}: it has {values.counts[other[0]]} values "
+            f"where shape {list(feature.shape)} needs {count}; give the true shape in "
+            "`element_spec`, or write the record again."
+        )
+    if feature.dtype is None:
+        return values.values
+    array = values.values.reshape(-1, *feature.shape)
+    if feature.dtype.kind == "b":
+        return array != 0
+    if feature.kind == INT64 and feature.dtype.itemsize < 8:
+        limits = np.iinfo(feature.dtype)
+        outside = ((array < limits.min) | (array > limits.max)).reshape(len(array), -1).any(axis=1)
+        if outside.any():
+            i = int(np.flatnonzero(outside)[0])
+            raise ClientDataError(
+                f"{where(i)}, feature {name!r}: it holds a number that {feature.dtype} cannot "
+                "hold; give a wider dtype in `element_spec`."
+            )
+    return encode_column(array.astype(feature.dtype, copy=False))
+
+
+def _joined(blocks: list[Any], feature: FeatureSpec) -> Any:
+    """The blocks of a column as one column; encoded only where every block is."""
+    if feature.dtype is None:
+        return Ragged.from_rows([row for block in blocks for row in block])
+    blocks = [block for block in blocks if num_rows(block)]
+    if blocks and all(isinstance(block, Fraction255) for block in blocks):
+        return Fraction255(np.concatenate([block.numerators for block in blocks]))
+    empty = np.zeros((0, *feature.shape), feature.dtype)
+    return np.concatenate([empty, *map(decode_column, blocks)])
+
+
+# --- writing ----------------------------------------------------------------------------------
+
+
+def _write(connection: sqlite3.Connection, splits: Mapping[str, Any]) -> None:
+    """Fills a new file; tables and indices are those of TFF's own files."""
+    connection.execute(
+        "CREATE TABLE examples (split_name TEXT, client_id TEXT, serialized_example_proto BLOB)"
+    )
+    connection.execute(
+        "CREATE TABLE client_metadata (client_id TEXT, split_name TEXT, num_examples INTEGER)"
+    )
+    for split, clients in splits.items():
+        ids = clients.client_ids if isinstance(clients, FederatedArrays) else tuple(clients)
+        for client_id in ids:
+            arrays = isinstance(clients, FederatedArrays)
+            features = clients.client(client_id) if arrays else clients[client_id]
+            where = f"split {split!r}, client {client_id!r}"
+            records = _serialized(features, where)
+            connection.executemany(
+                "INSERT INTO examples VALUES (?, ?, ?)",
+                ((split, client_id, record) for record in records),
+            )
+            connection.execute(
+                "INSERT INTO client_metadata VALUES (?, ?, ?)", (client_id, split, len(records))
+            )
+    for index, table in (("examples", "examples"), ("metadata", "client_metadata")):
+        connection.execute(
+            f"CREATE INDEX idx_{index}_client_id_split ON {table} (client_id, split_name)"
+        )
+
+
+def _serialized(features: Mapping[str, Any], where: str) -> list[bytes]:
+    columns = {name: _as_rows(column) for name, column in features.items()}
+    sizes = {name: len(column) for name, column in columns.items()}
+    if len(set(sizes.values())) > 1:
+        raise ClientDataError(f"{where}: its features have different numbers of rows, {sizes}.")
+    size = max(sizes.values(), default=0)
+    return [
+        serialize_example({name: column[i] for name, column in columns.items()})
+        for i in range(size)
+    ]
+
+
+def _as_rows(column: Any) -> Any:
+    """Strings as a list of them; everything else as an array."""
+    array = np.asarray(column)
+    return array.tolist() if array.dtype.kind in "OSU" else array
