@@ -1,0 +1,198 @@
+"""Keras' losses as TFF computes them.
+
+TFF calls a Keras model through a `tf.function`, so that the loss sees plain numbers: probabilities
+are not traced back to the logits before them but clipped to [1e-7, 1 - 1e-7], with a gradient of 0
+where they are saturated; and Keras' mask is lost. The formulas are those of Keras 2.14
+(keras/src/backend.py and losses.py), its rules for the shapes of labels included.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Num
+
+from fedbridge.jax_core import ModelError
+from fedbridge.jax_core._metrics import divide_no_nan, masked_total
+from fedbridge.tff_io._keras_activations import clip
+from fedbridge.tff_io._keras_objects import Spec, construct
+
+EPSILON = 1e-7
+
+Mask = Bool[Array, " batch"] | None
+Elements = Callable[[Array, Array, Mask], Float[Array, "..."]]
+LossFn = Callable[[Array, Array, Mask], Float[Array, ""]]
+"""`(labels, predictions, mask) -> loss`."""
+
+
+def loss_function(spec: Spec) -> LossFn:
+    """The loss that a serialised Keras loss describes.
+
+    Raises:
+        ModelError: For a loss or an argument that fedbridge does not compute.
+    """
+    return construct(LOSSES, spec, kind="loss", neutral=("name", "fn", "dtype"))
+
+
+def match_ranks(
+    y_true: Num[Array, "..."], y_pred: Num[Array, "..."]
+) -> tuple[Num[Array, "..."], Num[Array, "..."]]:
+    """Keras' `squeeze_or_expand_dimensions`: drops a last dimension of 1 that the other lacks."""
+    if y_pred.ndim == y_true.ndim + 1 and y_pred.shape[-1] == 1:
+        return y_true, y_pred[..., 0]
+    if y_pred.ndim == y_true.ndim - 1 and y_true.shape[-1] == 1:
+        return y_true[..., 0], y_pred
+    return y_true, y_pred
+
+
+def mean_of_last_axis(elements: Float[Array, "batch ..."], mask: Mask) -> Float[Array, "..."]:
+    """`tf.reduce_mean(elements, axis=-1)`; where that is the batch itself, over its real rows.
+
+    Labels and predictions of shape [batch] do that in Keras: what is left is one number.
+    """
+    if elements.ndim > 1:
+        return jnp.mean(elements, axis=-1)
+    return divide_no_nan(*masked_total(elements, mask))
+
+
+def _loss(elements: Elements, reduction: str | None) -> LossFn:
+    if reduction not in REDUCTIONS:
+        raise ModelError(
+            f"reduction={reduction!r} is not supported; supported: {', '.join(REDUCTIONS)}"
+        )
+
+    def loss(y_true: Array, y_pred: Array, mask: Mask) -> Float[Array, ""]:
+        values = elements(*match_ranks(jnp.asarray(y_true), y_pred), mask)
+        if values.ndim == 0:
+            return values
+        total, count = masked_total(values, mask)
+        return total if reduction == "sum" else divide_no_nan(total, count)
+
+    return loss
+
+
+def _sparse_categorical_crossentropy(
+    from_logits: bool = False, axis: int = -1, reduction: str | None = "auto"
+) -> LossFn:
+    _last(axis)
+
+    def elements(y_true: Array, y_pred: Array, mask: Mask) -> Array:
+        logits = y_pred if from_logits else jnp.log(clip(y_pred, EPSILON, 1.0 - EPSILON))
+        if y_pred.ndim < 2 or y_true.size != y_pred.size // y_pred.shape[-1]:
+            raise _misfit(y_true, y_pred)
+        labels = y_true.reshape(y_pred.shape[:-1]).astype(jnp.int32)
+        shifted, log_sum = _log_sum(logits)
+        classes = jnp.arange(y_pred.shape[-1]).reshape((1,) * labels.ndim + (-1,))
+        chosen = jnp.where(classes == labels[..., None], shifted, 0.0).sum(axis=-1)
+        # TensorFlow fails on a label that is no class, or gives NaN (GPU). Multiplied, so that the
+        # gradient is NaN too and the client does not count.
+        is_class = (labels >= 0) & (labels < y_pred.shape[-1])
+        return (log_sum - chosen) * jnp.where(is_class, 1.0, jnp.nan)
+
+    return _loss(elements, reduction)
+
+
+def _categorical_crossentropy(
+    from_logits: bool = False,
+    label_smoothing: float = 0.0,
+    axis: int = -1,
+    reduction: str | None = "auto",
+) -> LossFn:
+    _last(axis)
+
+    def elements(y_true: Array, y_pred: Array, mask: Mask) -> Array:
+        if y_pred.ndim < 2 or y_true.shape != y_pred.shape:
+            raise _misfit(y_true, y_pred)
+        labels = y_true.astype(y_pred.dtype)
+        if label_smoothing:
+            labels = labels * (1.0 - label_smoothing) + label_smoothing / labels.shape[-1]
+        if not from_logits:
+            probabilities = y_pred / y_pred.sum(axis=-1, keepdims=True)
+            logs = jnp.log(clip(probabilities, EPSILON, 1.0 - EPSILON))
+            return -jnp.sum(labels * logs, axis=-1)
+        # TensorFlow's gradient is softmax - labels, also where the labels do not sum to 1.
+        shifted, log_sum = _log_sum(y_pred)
+        constant = jax.lax.stop_gradient(log_sum)
+        return jnp.sum(labels * (constant[..., None] - shifted), axis=-1) + (log_sum - constant)
+
+    return _loss(elements, reduction)
+
+
+def _binary_crossentropy(
+    from_logits: bool = False,
+    label_smoothing: float = 0.0,
+    axis: int = -1,
+    reduction: str | None = "auto",
+) -> LossFn:
+    _last(axis)
+
+    def elements(y_true: Array, y_pred: Array, mask: Mask) -> Array:
+        labels, y_pred = _broadcast(y_true, y_pred)
+        if label_smoothing:
+            labels = labels * (1.0 - label_smoothing) + 0.5 * label_smoothing
+        if from_logits:
+            positive = y_pred >= 0
+            high, low = jnp.where(positive, y_pred, 0.0), jnp.where(positive, -y_pred, y_pred)
+            return mean_of_last_axis(high - y_pred * labels + jnp.log1p(jnp.exp(low)), mask)
+        p = clip(y_pred, EPSILON, 1.0 - EPSILON)
+        logs = labels * jnp.log(p + EPSILON) + (1.0 - labels) * jnp.log(1.0 - p + EPSILON)
+        return mean_of_last_axis(-logs, mask)
+
+    return _loss(elements, reduction)
+
+
+def _mean_squared_error(reduction: str | None = "auto") -> LossFn:
+    return _loss(squared_error, reduction)
+
+
+def squared_error(y_true: Array, y_pred: Array, mask: Mask) -> Float[Array, "..."]:
+    """Keras' `mean_squared_error`, one value for each example."""
+    labels, y_pred = _broadcast(y_true, y_pred)
+    difference = y_pred - labels
+    return mean_of_last_axis(difference * difference, mask)
+
+
+def absolute_error(y_true: Array, y_pred: Array, mask: Mask) -> Float[Array, "..."]:
+    """Keras' `mean_absolute_error`, one value for each example."""
+    labels, y_pred = _broadcast(y_true, y_pred)
+    return mean_of_last_axis(jnp.abs(y_pred - labels), mask)
+
+
+def _log_sum(logits: Array) -> tuple[Array, Array]:
+    """The logits moved below 0, and the logarithm of the sum of their exponentials."""
+    shifted = logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True))
+    return shifted, jnp.log(jnp.exp(shifted).sum(axis=-1))
+
+
+def _broadcast(y_true: Array, y_pred: Array) -> tuple[Array, Array]:
+    """Labels and predictions of one rank; a dimension of 1 stands for any number, as in Keras."""
+    fits = y_true.ndim == y_pred.ndim and y_true.shape[0] == y_pred.shape[0]
+    if not fits or any(
+        t != p and 1 not in (t, p) for t, p in zip(y_true.shape, y_pred.shape, strict=True)
+    ):
+        raise _misfit(y_true, y_pred)
+    return y_true.astype(y_pred.dtype), y_pred
+
+
+def _misfit(y_true: Array, y_pred: Array) -> ModelError:
+    return ModelError(
+        f"labels of shape {y_true.shape} do not fit predictions of shape {y_pred.shape} with this"
+        " loss or metric: one-hot labels go with CategoricalCrossentropy, class numbers with"
+        " SparseCategoricalCrossentropy"
+    )
+
+
+def _last(axis: int) -> None:
+    if axis != -1:
+        raise ModelError(f"axis={axis} is not supported; supported: axis=-1")
+
+
+REDUCTIONS = ("auto", "mean", "mean_with_sample_weight", "sum", "sum_over_batch_size")
+"""Without sample weights, which TFF never passes, all but "sum" are one mean over all elements."""
+
+LOSSES: dict[str, Callable[..., LossFn]] = {
+    "BinaryCrossentropy": _binary_crossentropy,
+    "CategoricalCrossentropy": _categorical_crossentropy,
+    "MeanSquaredError": _mean_squared_error,
+    "SparseCategoricalCrossentropy": _sparse_categorical_crossentropy,
+}
