@@ -64,7 +64,7 @@ class Ragged(NamedTuple):
     """
 
     values: Any
-    offsets: Int64[Any, " rows+1"]
+    offsets: Int64[Any, " offsets"]
 
     @classmethod
     def from_rows(cls, rows: Sequence[bytes]) -> "Ragged":
@@ -152,7 +152,7 @@ class FederatedArrays:
         decode: From a batch of decoded features to the batch that a model sees; pure, and run
             inside the compiled program.
         structure: The element of the TensorFlow data set that this came from, with feature names
-            for leaves, e.g. `("x", "y")`. None: a dictionary of the features.
+            for leaves, e.g. `("x", "y")`. None: an ordered dictionary of the features.
 
     Raises:
         ClientDataError: Duplicate client ids, or offsets that do not fit the features.
@@ -166,9 +166,9 @@ class FederatedArrays:
     """
 
     client_ids: tuple[str, ...]
-    offsets: Int64[np.ndarray, " clients+1"]
+    offsets: Int64[np.ndarray, " offsets"]
     features: dict[str, Column]
-    element_offsets: Int64[np.ndarray, " elements+1"] | None = None
+    element_offsets: Int64[np.ndarray, " element_offsets"] | None = None
     decode: Callable[[Mapping[str, Any]], Mapping[str, Any]] = identity
     structure: Any = None
 
@@ -290,6 +290,30 @@ class FederatedArrays:
         after = fn if before is identity else lambda batch: fn(before(batch))
         return dataclasses.replace(self, decode=after)
 
+    def cohort(
+        self, client_ids: Sequence[str], batches: Any, *, round: int = 1, seed: int = 0
+    ) -> Any:
+        """The cohort of these clients in one round.
+
+        Args:
+            client_ids: Who takes part, in this order; the same client may come twice.
+            batches: A `Pipeline`: how a client's examples become batches.
+            round: With `seed` and the client's id it fixes the keys of dropout and the like.
+            seed: See `round`.
+
+        Raises:
+            ClientDataError: An unknown client, or a feature that no program can hold.
+
+        Example:
+            >>> from fedbridge.jax_core import Batches
+            >>> data = FederatedArrays(("a",), np.array([0, 3]), {"y": np.array([7, 8, 9], "i4")})
+            >>> data.cohort(["a"], Batches(batch_size=2)).streams["train"].sizes.tolist()
+            [2, 1]
+        """
+        from fedbridge.jax_core._cohort import cohort_of
+
+        return cohort_of(self, client_ids, batches, round=round, seed=seed)
+
     def to_client_data(self) -> Any:
         """A `tff.simulation.datasets.ClientData` of the same elements (needs TFF)."""
         from fedbridge.tff_io import to_client_data
@@ -331,7 +355,7 @@ def _narrow(name: str, column: Column) -> Column:
     return column.astype(np.int32)
 
 
-def _offsets(sizes: Any) -> Int64[np.ndarray, " n+1"]:
+def _offsets(sizes: Any) -> Int64[np.ndarray, " offsets"]:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
 
 

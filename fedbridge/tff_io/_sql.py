@@ -393,5 +393,7 @@ def _serialized(features: Mapping[str, Any], where: str) -> list[bytes]:
 
 def _as_rows(column: Any) -> Any:
     """Strings as a list of them; everything else as an array."""
+    if isinstance(column, list | tuple) and column and isinstance(column[0], str | bytes):
+        return column
     array = np.asarray(column)
     return array.tolist() if array.dtype.kind in "OSU" else array
