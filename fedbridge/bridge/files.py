@@ -3,8 +3,9 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
-from fedbridge.bridge.result import Result, to_json
+from fedbridge.bridge.result import strict
 from fedbridge.jax_core import FedbridgeError
 
 
@@ -48,9 +49,9 @@ def replace_text(path: str | Path, text: str) -> Path:
     return path
 
 
-def json_text(result: Result) -> str:
-    """The result as strict JSON."""
-    return json.dumps(to_json(result), indent=2, allow_nan=False) + "\n"
+def json_text(tree: Any) -> str:
+    """A tree as strict JSON: NaN and infinity are null, tuples with names are objects."""
+    return json.dumps(strict(tree), indent=2, allow_nan=False) + "\n"
 
 
 def _cannot(path: Path, why: str) -> FedbridgeError:

@@ -39,7 +39,8 @@ code { font-size: .92em; overflow-wrap: anywhere; }
   padding: .7rem 1rem; }
 .card b { display: block; font-size: 1.45rem; font-variant-numeric: tabular-nums; }
 .card span, figcaption, .soft { color: var(--soft); font-size: .875rem; }
-.plots { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); }
+.plots { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 27rem), 1fr)); }
 figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 12px;
   padding: .8rem 1rem; min-width: 0; }
 figure h3 { margin: 0 0 .3rem; font-size: 1rem; }

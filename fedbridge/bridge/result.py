@@ -120,26 +120,31 @@ def to_json(result: Result) -> dict[str, Any]:
         "reason": result.reason,
         "adapted": list(result.adapted),
         "notes": list(result.notes),
-        "rounds": [_plain(one) for one in result.rounds],
-        "evaluations": [_plain(one) for one in result.evaluations],
-        "speedup": _plain(result.speedup),
-        "speedup_with_compile": _plain(result.speedup_with_compile),
-        "seconds": _plain(result.seconds),
-        "versions": _plain(result.versions),
+        "rounds": [strict(one) for one in result.rounds],
+        "evaluations": [strict(one) for one in result.evaluations],
+        "speedup": strict(result.speedup),
+        "speedup_with_compile": strict(result.speedup_with_compile),
+        "seconds": strict(result.seconds),
+        "versions": strict(result.versions),
         "script": result.script,
     }
 
 
-def _plain(tree: Any) -> Any:
-    """Tuples with names as dictionaries, arrays and NumPy scalars as Python's own."""
+def strict(tree: Any) -> Any:
+    """A tree as strict JSON holds it: a number that is not finite is None, and so on down.
+
+    >>> strict({"loss": float("nan"), "tensor": TensorError("b", 0.0, 1e-7, float("inf"))})
+    {'loss': None,
+     'tensor': {'name': 'b', 'probe_error': 0.0, 'round_error': 1e-07, 'noise_floor': None}}
+    """
     if hasattr(tree, "_asdict"):
         tree = tree._asdict()
     if hasattr(tree, "tolist"):
         tree = tree.tolist()
     if isinstance(tree, dict):
-        return {str(key): _plain(value) for key, value in tree.items()}
+        return {str(key): strict(value) for key, value in tree.items()}
     if isinstance(tree, (list, tuple)):
-        return [_plain(value) for value in tree]
+        return [strict(value) for value in tree]
     if isinstance(tree, float) and not math.isfinite(tree):
         return None
     return tree

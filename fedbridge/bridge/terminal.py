@@ -15,8 +15,14 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-from rich.progress import TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -192,7 +198,7 @@ def verdict_panel(result: Result) -> Panel:
 
 
 def show(console: Console, result: Result) -> None:
-    """Prints the finished table and the verdict; in a log, where every round was a line, the latter."""
+    """Prints the finished table and the verdict; in a log every round was a line already."""
     if console.is_terminal:
         if result.rounds:
             console.print(rounds_table(_rows(result)))
@@ -232,3 +238,14 @@ def _table() -> Table:
 
 def _mark(passed: bool) -> Text:
     return Text("✓", style="bold green") if passed else Text("✗", style="bold red")
+
+
+def lint_table(names: Iterable[Any]) -> Table:
+    """What `lint` found, one row a name, one column a field."""
+    table = _table()
+    rows = list(names)
+    for field in rows[0]._fields if rows else ():
+        table.add_column(field.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*("" if value is None else Text(str(value)) for value in row))
+    return table

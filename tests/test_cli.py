@@ -1,0 +1,259 @@
+import contextlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import pytest
+from results import one_round, result
+from typer.testing import CliRunner
+
+from fedbridge import jax_core as fc
+from fedbridge.bridge.reference import Finding
+from fedbridge.cli import app
+
+DEMO = Path("the demo's trace")
+CODES = {"match": 0, "differs": 1, "not comparable": 3}
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+class Name(NamedTuple):
+    name: str
+    becomes: str | None
+
+
+class Linted(NamedTuple):
+    names: tuple
+    obstacles: tuple
+    notes: tuple
+    checkable: bool
+
+
+@pytest.fixture
+def stand_ins(monkeypatch):
+    """What the commands call, replaced by what remembers the call; the display is the real one."""
+    calls = SimpleNamespace(verdict="match", raises=None, seen={})
+
+    def remember(name, answer):
+        def stand_in(*positional, on_event=lambda event: None, **named):
+            calls.seen[name] = (positional, named)
+            on_event({"event": "phase", "name": "at work"})
+            if calls.raises is not None:
+                raise calls.raises
+            if name in ("check", "replay"):
+                on_event({"event": "replayed", "round": one_round(1)})
+            return answer()
+
+        return stand_in
+
+    def module(name, **content):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(**content))
+
+    module(
+        "fedbridge.bridge.check",
+        check=remember("check", lambda: result(calls.verdict)),
+        data_for=lambda script, on_event: SimpleNamespace(environment={}, notes=("stand-in",)),
+        environment=lambda variables: contextlib.nullcontext(),
+        DEMO_TRACE=DEMO,
+    )
+    module("fedbridge.bridge.record", record=remember("record", lambda: "TRACE"))
+    module("fedbridge.bridge.replay", replay=remember("replay", lambda: result(calls.verdict)))
+    processes = [SimpleNamespace(kind="training"), SimpleNamespace(kind="evaluation")]
+    recorded = SimpleNamespace(
+        processes=processes, calls=[SimpleNamespace(process=process) for process in (0, 1, 0)]
+    )
+    module("fedbridge.bridge.trace", read=remember("read", lambda: recorded))
+    linted = Linted((Name("tff.learning.x", None),), (), ("a note",), True)
+    module("fedbridge.bridge.lint", lint=remember("lint", lambda: linted))
+    module(
+        "fedbridge.tff_io",
+        generate_emnist=remember("generate", lambda: "FILE"),
+        find_data=remember("find", lambda: ("FOLDER", "FEDBRIDGE_DATA")),
+    )
+    return calls
+
+
+# -------------------------------------------------------------------------------------- arguments
+
+
+@pytest.mark.parametrize(
+    ("given", "for_the_script"),
+    [
+        (["--", "--model", "cnn", "--rounds", "50"], ["--model", "cnn", "--rounds", "50"]),
+        (["--model", "cnn"], ["--model", "cnn"]),
+        (["--rounds", "3", "--", "-o", "x y"], ["-o", "x y"]),
+        ([], []),
+    ],
+)
+def test_what_follows_goes_to_the_script(stand_ins, given, for_the_script):
+    assert invoke("check", "train.py", *given).exit_code == 0
+    (script, arguments), named = stand_ins.seen["check"]
+    assert (str(script), arguments) == ("train.py", for_the_script)
+    assert named["rounds"] == (3 if "3" in given else None)
+
+
+def test_record_takes_its_output_and_the_script_the_rest(stand_ins):
+    done = invoke("record", "train.py", "-o", "TRACE", "--rounds", 2, "--", "-o", "model.h5")
+    assert done.exit_code == 0
+    (_, arguments, output), named = stand_ins.seen["record"]
+    assert (arguments, str(output), named["rounds"]) == (["-o", "model.h5"], "TRACE", 2)
+    assert "note: stand-in" in done.output
+    assert "fedbridge replay TRACE" in done.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["check"], ["check", "train.py", "--rounds", "0"], ["record", "train.py"], ["nonsense"]],
+)
+def test_a_wrong_command_line_ends_with_2(stand_ins, arguments):
+    done = invoke(*arguments)
+    assert done.exit_code == 2
+    assert "Traceback" not in done.output
+
+
+def test_version_and_help():
+    from fedbridge._version import __version__
+
+    assert invoke("--version").output == f"fedbridge {__version__}\n"
+    text = invoke("--help").output
+    for command in ("check", "record", "replay", "demo", "lint", "reference", "data"):
+        assert command in text
+    assert "3 not comparable" in " ".join(invoke("check", "--help").output.split())
+
+
+# ---------------------------------------------------------------------------------- exit codes
+
+
+@pytest.mark.parametrize("command", ["check train.py", "replay TRACE"])
+@pytest.mark.parametrize("verdict", CODES)
+def test_the_verdict_is_the_exit_code(stand_ins, command, verdict):
+    stand_ins.verdict = verdict
+    done = invoke(*command.split())
+    assert done.exit_code == CODES[verdict]
+    assert f"verdict: {verdict}" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["check x.py", "replay T", "record x.py -o T"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        fc.ScriptError("train.py: line 3: NameError: no such name; run it under TFF first."),
+        fc.TraceError("TRACE: rows.npz is missing from the trace; record it again."),
+        fc.ReferenceEnvironmentError("TFF runs on Linux x86-64 only: see the Dockerfile"),
+    ],
+)
+def test_an_error_is_one_sentence_and_a_2(stand_ins, command, error):
+    stand_ins.raises = error
+    done = invoke(*command.split())
+    assert done.exit_code == 2
+    assert done.stderr == f"fedbridge: {error}\n"
+
+
+def test_ctrl_c_ends_cleanly(stand_ins):
+    stand_ins.raises = KeyboardInterrupt()
+    done = invoke("check", "train.py")
+    assert done.exit_code == 130
+    assert done.stderr == "fedbridge: interrupted.\n"
+
+
+def test_an_unexpected_error_keeps_its_traceback(stand_ins):
+    stand_ins.raises = ZeroDivisionError("a mistake of ours")
+    assert isinstance(invoke("check", "train.py").exception, ZeroDivisionError)
+
+
+# ---------------------------------------------------------------------------------------- results
+
+
+def test_json_alone_on_stdout(stand_ins):
+    done = invoke("check", "train.py", "--json", "-")
+    assert json.loads(done.stdout)["verdict"] == "match"
+    assert "verdict: match" in done.stderr
+
+
+@pytest.mark.parametrize("verdict", CODES)
+def test_json_and_page_are_written_whatever_the_verdict(stand_ins, tmp_path, verdict):
+    stand_ins.verdict = verdict
+    file, folder = tmp_path / "new" / "out.json", tmp_path / "report"
+    invoke("replay", "TRACE", "--json", file, "--report", folder)
+    assert json.loads(file.read_text())["verdict"] == verdict
+    assert verdict in (folder / "index.html").read_text()
+
+
+def test_targets_are_checked_before_the_work(stand_ins, tmp_path):
+    done = invoke("check", "train.py", "--json", tmp_path)
+    assert done.exit_code == 2
+    assert "it is a folder" in done.stderr
+    assert "check" not in stand_ins.seen
+
+
+def test_demo_ends_with_a_page(stand_ins, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert invoke("demo").exit_code == 0
+    assert stand_ins.seen["read"][0] == (DEMO,)
+    assert (tmp_path / "fedbridge-demo" / "index.html").exists()
+
+
+# --------------------------------------------------------------------------------- other commands
+
+
+def test_lint_lists_names_and_judges(stand_ins, monkeypatch, tmp_path):
+    done = invoke("lint", "train.py", "--json", tmp_path / "lint.json")
+    assert done.exit_code == 0
+    assert "tff.learning.x" in done.output
+    assert "The script can be checked." in done.output
+    assert json.loads((tmp_path / "lint.json").read_text())["checkable"] is True
+
+    refused = Linted((), ("dropout cannot be compared",), (), False)
+    monkeypatch.setitem(
+        sys.modules, "fedbridge.bridge.lint", SimpleNamespace(lint=lambda script: refused)
+    )
+    done = invoke("lint", "train.py")
+    assert done.exit_code == 1
+    assert "dropout cannot be compared" in done.output
+
+
+def test_the_doctor_names_the_cure(monkeypatch):
+    from fedbridge.bridge import reference
+
+    findings = [Finding(True, "platform: Linux"), Finding(False, "absent", "run create")]
+    monkeypatch.setattr(reference, "doctor", lambda path: findings)
+    done = invoke("reference", "doctor")
+    assert done.exit_code == 1
+    assert "✓ platform: Linux" in done.output
+    assert "✗ absent: run create" in done.output
+    monkeypatch.setattr(reference, "doctor", lambda path: findings[:1])
+    assert invoke("reference", "doctor").exit_code == 0
+
+
+def test_create_announces(monkeypatch, tmp_path):
+    from fedbridge.bridge import reference
+
+    monkeypatch.setattr(reference, "create", lambda path, announce: announce(f"to {path}"))
+    done = invoke("reference", "create", "--path", tmp_path)
+    assert (done.exit_code, done.output) == (0, f"to {tmp_path}\n")
+
+
+def test_data_commands(stand_ins, tmp_path):
+    done = invoke("data", "generate", "emnist", "--clients", 5, "--out", tmp_path, "--seed", 3)
+    assert done.exit_code == 0
+    (clients, _), named = stand_ins.seen["generate"]
+    assert (clients, named["seed"]) == (5, 3)
+    assert "FOLDER (FEDBRIDGE_DATA)" in invoke("data", "find", "emnist").output
+    assert invoke("data", "find", "imagenet").exit_code == 2
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from fedbridge.cli import app\n"
+        "assert CliRunner().invoke(app, ['check', '--help']).exit_code == 0\n"
+        "heavy = {'flax', 'matplotlib', 'tensorflow', 'keras', 'fedbridge.bridge.check'}\n"
+        "sys.exit(' '.join(heavy & set(sys.modules)) or None)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
