@@ -1,0 +1,7 @@
+"""Old names."""
+
+from typing import Any
+
+
+def install(watch: Any) -> None:
+    pass

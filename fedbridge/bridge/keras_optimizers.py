@@ -1,0 +1,195 @@
+"""Keras optimizers turned into TFF's: 0.87.0 refuses what nearly every older script passes.
+
+`tff.learning.optimizers` has the formula of Keras' SGD, Adam and Adagrad and of the legacy RMSprop.
+Three are missing there and stand below, from `keras/src/optimizers` 2.14: SGD with Nesterov's
+momentum, RMSprop (epsilon *under* the root), and the legacy Adagrad (epsilon *outside* the root).
+TensorFlow is imported only when something is converted.
+"""
+
+import collections
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fedbridge.jax_core import ScriptError
+
+
+class Converted(NamedTuple):
+    """A TFF optimizer, and how a trace names it."""
+
+    optimizer: Any
+    name: str
+    arguments: dict[str, float | None]
+
+
+_MUST_BE_OFF = ("weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "clip_value", "use_ema",
+                "amsgrad", "centered", "decay")  # fmt: skip
+_CURE = "give TFF one of tff.learning.optimizers"
+
+
+def is_keras(value: Any) -> bool:
+    """Whether `value` is an instance of a Keras optimizer, new or legacy."""
+    names = {f"{base.__module__}.{base.__name__}" for base in type(value).__mro__}
+    return any(name.startswith("keras.") and "optimizers" in name for name in names)
+
+
+def convert(optimizer: Any) -> Converted:
+    """A TFF optimizer of the same formula.
+
+    Raises:
+        ScriptError: the optimizer has no counterpart, or an option that has none.
+    """
+    kind, config = type(optimizer).__name__, optimizer.get_config()
+    legacy = ".legacy." in type(optimizer).__module__
+    shown = f"tf.keras.optimizers.{'legacy.' if legacy else ''}{kind}"
+    for option in _MUST_BE_OFF:
+        if config.get(option):
+            raise ScriptError(
+                f"{shown}({option}={config[option]!r}) has no counterpart in TFF 0.87.0, which "
+                f"refuses Keras optimizers; leave {option} out or {_CURE}."
+            )
+    if kind == "RMSprop" and config["momentum"]:
+        raise ScriptError(
+            f"{shown}(momentum=...) has no counterpart in TFF 0.87.0, which refuses Keras "
+            f"optimizers; leave momentum out or {_CURE}."
+        )
+    if kind not in _CONVERSIONS:
+        raise ScriptError(
+            f"{shown} cannot be given to TFF 0.87.0, which refuses Keras optimizers, and has no "
+            f"counterpart there; use SGD, Adam, Adagrad or RMSprop, or {_CURE}."
+        )
+    if isinstance(config["learning_rate"], dict):
+        raise ScriptError(
+            f"{shown} with a learning-rate schedule has no counterpart in TFF 0.87.0; give a "
+            "number as learning rate."
+        )
+    name, arguments = _CONVERSIONS[kind](config, legacy)
+    return Converted(_make(name, arguments), name, arguments)
+
+
+def described(optimizer: Any) -> str:
+    """A Keras optimizer as the script may have written it, for the list of adaptations.
+
+    It names the learning rate and what makes a difference to plain SGD.
+    """
+    config = optimizer.get_config()
+    keys = ["learning_rate", *(key for key in ("momentum", "nesterov") if config.get(key))]
+    shown = ", ".join(
+        f"{key}={_number(value) if isinstance(value := config[key], float | np.generic) else value}"
+        for key in keys
+    )
+    legacy = "legacy." if ".legacy." in type(optimizer).__module__ else ""
+    return f"tf.keras.optimizers.{legacy}{type(optimizer).__name__}({shown})"
+
+
+def _number(value: Any) -> float:
+    # Keras keeps hyperparameters as float32 variables: 0.02 comes back as 0.019999999552965164.
+    return float(str(np.float32(value)))
+
+
+def _sgd(config: dict[str, Any], legacy: bool) -> tuple[str, dict[str, Any]]:
+    rate, momentum = _number(config["learning_rate"]), _number(config["momentum"])
+    if momentum and config["nesterov"]:
+        return "keras_sgd_nesterov", {"learning_rate": rate, "momentum": momentum}
+    return "build_sgdm", {"learning_rate": rate, "momentum": momentum or None}
+
+
+def _adam(config: dict[str, Any], legacy: bool) -> tuple[str, dict[str, Any]]:
+    return "build_adam", {
+        "learning_rate": _number(config["learning_rate"]),
+        "beta_1": _number(config["beta_1"]),
+        "beta_2": _number(config["beta_2"]),
+        "epsilon": _epsilon(config),
+    }
+
+
+def _adagrad(config: dict[str, Any], legacy: bool) -> tuple[str, dict[str, Any]]:
+    return "keras_legacy_adagrad" if legacy else "build_adagrad", {
+        "learning_rate": _number(config["learning_rate"]),
+        "initial_preconditioner_value": _number(config["initial_accumulator_value"]),
+        "epsilon": _epsilon(config),
+    }
+
+
+def _rmsprop(config: dict[str, Any], legacy: bool) -> tuple[str, dict[str, Any]]:
+    return "build_rmsprop" if legacy else "keras_rmsprop", {
+        "learning_rate": _number(config["learning_rate"]),
+        "decay": _number(config["rho"]),
+        "epsilon": _epsilon(config),
+    }
+
+
+def _epsilon(config: dict[str, Any]) -> float:
+    return 1e-7 if config["epsilon"] is None else _number(config["epsilon"])
+
+
+_CONVERSIONS: dict[str, Callable[[dict[str, Any], bool], tuple[str, dict[str, Any]]]] = {
+    "SGD": _sgd,
+    "Adam": _adam,
+    "Adagrad": _adagrad,
+    "RMSprop": _rmsprop,
+}
+
+
+def _make(name: str, arguments: dict[str, Any]) -> Any:
+    """The optimizer called `name`: one of TFF's own, or one of the three below."""
+    import tensorflow as tf
+    import tensorflow_federated as tff
+
+    if name.startswith("build_"):
+        return getattr(tff.learning.optimizers, name)(**arguments)
+
+    def nesterov(state, w, a, g):  # w ← w - lr (g + m a),  a ← m a + g
+        a = state["momentum"] * a + g
+        return w - state["learning_rate"] * (g + state["momentum"] * a), a
+
+    def rmsprop(state, w, v, g):  # v ← ρ v + (1 - ρ) g²,  w ← w - lr g / √(v + ε)
+        v = state["decay"] * v + (1 - state["decay"]) * tf.square(g)
+        return w - state["learning_rate"] * g * tf.math.rsqrt(v + state["epsilon"]), v
+
+    def adagrad(state, w, p, g):  # p ← p + g²,  w ← w - lr g / (√p + ε)
+        p = p + tf.square(g)
+        return w - state["learning_rate"] * g / (tf.sqrt(p) + state["epsilon"]), p
+
+    step, slot, first = {
+        "keras_sgd_nesterov": (nesterov, "accumulator", 0.0),
+        "keras_rmsprop": (rmsprop, "preconditioner", 0.0),
+        "keras_legacy_adagrad": (
+            adagrad, "preconditioner", arguments.get("initial_preconditioner_value")
+        ),
+    }[name]  # fmt: skip
+    hparams = {k: v for k, v in arguments.items() if k != "initial_preconditioner_value"}
+
+    class KerasFormula(tff.learning.optimizers.Optimizer):
+        """One slot per weight, a step written as (state, w, slot, gradient) -> (w, slot)."""
+
+        def initialize(self, specs):
+            slots = tf.nest.map_structure(
+                lambda s: tf.fill(s.shape, tf.cast(first, s.dtype)), specs
+            )
+            return collections.OrderedDict(hparams, **{slot: slots})
+
+        def next(self, state, weights, gradients):
+            gradients = tff.learning.optimizers.handle_indexed_slices_gradients(gradients)
+            tff.learning.optimizers.check_weights_gradients_match(weights, gradients)
+            pairs = [
+                (w, s) if g is None else step(state, w, s, g)
+                for w, s, g in zip(
+                    tf.nest.flatten(weights),
+                    tf.nest.flatten(state[slot]),
+                    tf.nest.flatten(gradients),
+                    strict=True,
+                )
+            ]
+            new = tf.nest.pack_sequence_as(weights, [w for w, _ in pairs])
+            slots = tf.nest.pack_sequence_as(state[slot], [s for _, s in pairs])
+            return collections.OrderedDict(state, **{slot: slots}), new
+
+        def get_hparams(self, state):
+            return collections.OrderedDict((key, state[key]) for key in hparams)
+
+        def set_hparams(self, state, hparams):
+            return collections.OrderedDict(state, **hparams)
+
+    return KerasFormula()
