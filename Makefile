@@ -65,7 +65,7 @@ bench: env reference ## the speed-up over TFF, on softmax regression
 	$(FEDBRIDGE) check examples/emnist_fedavg.py --report build/bench -- --model softmax
 
 docs: env ## the documentation: build/site
-	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet --strict
+	.venv/bin/mkdocs build --quiet --strict
 
 clean: ## removes what was built, the environments too
 	rm -rf .venv .venv-newer .reference build

@@ -31,6 +31,11 @@ with tempfile.TemporaryDirectory(prefix="fedbridge-") as scratch:
 
         arguments = sys.argv[1:] or ["-q"]
         code = reference.run_child(
-            "pytest", [str(ROOT / "compat_tests"), *arguments], log=log, env=env, cwd=ROOT, poll=copy
+            "pytest",
+            [str(ROOT / "compat_tests"), *arguments],
+            log=log,
+            env=env,
+            cwd=ROOT,
+            poll=copy,
         )
 sys.exit(1 if code is None else abs(code))

@@ -12,7 +12,9 @@ for report in sys.argv[1:]:
         for name in ("tests", "failures", "errors", "skipped")
     }
     bad = counts["failures"] + counts["errors"]
-    print(f"{Path(report).stem}: {counts['tests']} tests, {bad} failed, {counts['skipped']} skipped")
+    print(
+        f"{Path(report).stem}: {counts['tests']} tests, {bad} failed, {counts['skipped']} skipped"
+    )
     total += counts["tests"]
     failed += bad
     skipped += counts["skipped"]
