@@ -130,7 +130,7 @@ def check(
 
     _check_targets(json, report)
     console = _console(json)
-    with _display(console) as show:
+    with _display(console, rounds) as show:
         result = run(script, arguments or [], rounds=rounds, keep_trace=keep_trace, on_event=show)
     _finish(console, result, json, report)
 
@@ -152,17 +152,14 @@ def record(
 
     The script stays as it is.
     """
-    from fedbridge.bridge.check import data_for, environment
-    from fedbridge.bridge.record import record as run
+    from fedbridge.bridge.check import record as run
 
     console = _console(None)
-    with _display(console) as show:
-        data = data_for(script, show)
-        with environment(data.environment):
-            trace = run(script, arguments or [], output, rounds=rounds, on_event=show)
-    for note in data.notes:
+    with _display(console, rounds) as show:
+        recorded = run(script, arguments or [], output, rounds=rounds, on_event=show)
+    for note in recorded.notes:
         _print(console, f"note: {note}")
-    _print(console, f"{trace}: repeat it anywhere with `fedbridge replay {trace}`.")
+    _print(console, f"{recorded.trace}: repeat it with `fedbridge replay {recorded.trace}`.")
 
 
 @app.command(
@@ -259,7 +256,7 @@ def _replay(trace: Path, json: str | None, report: Path | None) -> None:
     training = [
         call for call in recorded.calls if recorded.processes[call.process].kind == "training"
     ]
-    with _display(console, total=len(training)) as show:
+    with _display(console, len(training)) as show:
         result = run(recorded, on_event=show)
     _finish(console, result, json, report)
 

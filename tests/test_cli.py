@@ -1,4 +1,3 @@
-import contextlib
 import json
 import subprocess
 import sys
@@ -57,11 +56,9 @@ def stand_ins(monkeypatch):
     module(
         "fedbridge.bridge.check",
         check=remember("check", lambda: result(calls.verdict)),
-        data_for=lambda script, on_event: SimpleNamespace(environment={}, notes=("stand-in",)),
-        environment=lambda variables: contextlib.nullcontext(),
+        record=remember("record", lambda: SimpleNamespace(trace="TRACE", notes=("stand-in",))),
         DEMO_TRACE=DEMO,
     )
-    module("fedbridge.bridge.record", record=remember("record", lambda: "TRACE"))
     module("fedbridge.bridge.replay", replay=remember("replay", lambda: result(calls.verdict)))
     processes = [SimpleNamespace(kind="training"), SimpleNamespace(kind="evaluation")]
     recorded = SimpleNamespace(

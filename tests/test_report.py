@@ -104,6 +104,21 @@ def test_a_failure_that_the_reason_does_not_tell_is_told():
     assert "Round 2: the probe differs by 2.0e-03 in trainable/1." in text
 
 
+def test_a_round_that_was_not_judged_is_neither_right_nor_wrong():
+    nan = math.nan
+    untold = one_round(1)._replace(
+        loss=nan, probe_error=nan, round_error=nan, noise_floor=nan, drift=nan, seconds=None,
+        passed=False, tensors=(), metrics={},
+    )  # fmt: skip
+    one = result("not comparable")._replace(rounds=(untold,))
+    for text in (shown(one, terminal=True), page(one)):
+        assert "–" in text
+        assert "✓" not in text
+        assert "✗" not in text
+    assert "rounds agree" not in page(one)
+    assert words.plain_line(untold).endswith("not judged")
+
+
 def test_nan_reaches_the_reader():
     text = shown(result("differs", nan=True), terminal=True)
     assert "nan" in text
@@ -118,10 +133,39 @@ def recorded(number, loss, seconds, kind="training"):
 
 def events():
     yield {"event": "phase", "name": "recording [x] with TFF"}
-    yield from (recorded(number, 2.0, None) for number in (1, 2))
+    yield from (recorded(number, 2.0, 30.0) for number in (1, 2))
     yield recorded(1, 9.0, 1.0, "evaluation")
-    yield from (recorded(number, None, 7.5) for number in (1, 2))
+    yield {"event": "adapted", "line": "an event of another kind"}
+    yield {"event": "phase", "name": "timing"}
+    yield from (recorded(number, 2.5, 7.5) for number in (1, 2))
+    yield {"event": "phase", "name": "running freely"}
+    yield from ({"event": "ran", "round": n, "loss": 2.25, "seconds": 0.5} for n in (1, 2))
+    yield {"event": "phase", "name": "judging"}
     yield from ({"event": "replayed", "round": one_round(n, passed=n == 1)} for n in (1, 2))
+
+
+def test_the_live_table_fills_from_left_to_right():
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    display = Display(console)
+    pictures = []
+    for event in events():
+        display(event)
+        console.print(display._picture())
+        pictures.append(console.file.getvalue())
+        console.file.seek(0)
+        console.file.truncate()
+    recorded_, timed, ran, judged = pictures[2], pictures[7], pictures[10], pictures[-1]
+    assert "2.000000" in recorded_
+    assert "30.00" in recorded_
+    assert "2/?" in recorded_  # how many there will be, only the script knows
+    # the second pass draws an unseeded shuffle anew: its times count, its losses do not
+    assert "2.000000" in timed
+    assert "2.500000" not in timed
+    assert "7.50" in timed
+    assert "2.250000" in ran
+    assert "0/2" in pictures[8]
+    assert "✓" in judged
+    assert "✗" in judged
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -130,13 +174,11 @@ def test_the_display_takes_both_streams(terminal):
     with Display(console) as display:
         for event in events():
             display(event)
-            if terminal:
-                console.print(display._picture())
     text = console.file.getvalue()
-    assert "recording [x] with TFF" in text
-    assert "7.50" in text
-    assert "3.0e-08" in text
     if not terminal:
+        assert "recording [x] with TFF" in text
+        assert "TFF  round 2: loss 2.500000, 7.50 s" in text
+        assert "3.0e-08" in text
         assert "\x1b" not in text
         assert "JAX  round 2" in text
         assert "DIFFERS" in text

@@ -1,45 +1,42 @@
 """The main job: a script runs under the real TFF, its trace on JAX, and the two are compared.
 
-data_for(script)     where the script's data will come from, decided before anything runs
-record(script)       TFF's side, in the reference environment
-replay(trace)        fedbridge's side, here
+find its data       before anything runs, so that a run never fails late for want of them
+record(script)      TFF's side, in the reference environment
+replay(trace)       fedbridge's side, here
 """
 
 import contextlib
 import os
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import platformdirs
-
-from fedbridge.bridge import trace
-from fedbridge.bridge.record import record
+from fedbridge.bridge import (
+    record as recording,
+    reference as reference_environment,
+    script as script_module,
+    trace,
+)
 from fedbridge.bridge.replay import replay
 from fedbridge.bridge.result import Result
-from fedbridge.tff_io import find_data, generate_emnist
-
-_VARIABLE = "FEDBRIDGE_DATA"
-_EMNIST = "emnist_all.sqlite"
-_ORIGIN = f"https://storage.googleapis.com/tff-datasets-public/{_EMNIST}.lzma"
-_STAND_IN_CLIENTS = 100
+from fedbridge.tff_io import find_data
 
 DEMO_TRACE = Path(__file__).with_name("demo_trace")
 """The small recorded run that comes with the package."""
 
+_VARIABLE = "FEDBRIDGE_DATA"
+
 OnEvent = Callable[[dict[str, Any]], None]
 
 
-class Data(NamedTuple):
-    """Where a script's data comes from."""
+class Recorded(NamedTuple):
+    """A trace on disk."""
 
-    environment: dict[str, str]
-    """What the script's process gets to know."""
+    trace: Path
+    """Its folder."""
     notes: tuple[str, ...]
-    """What the reader of the result should know."""
+    """What to know of its data."""
 
 
 def check(
@@ -67,44 +64,67 @@ def check(
     Raises:
         FedbridgeError: No reference environment, a script that fails under TFF, a broken data file.
     """
-    data = data_for(script, on_event)
-    with _folder(keep_trace) as folder, environment(data.environment):
+    with _folder(keep_trace) as folder:
         recorded = record(
             script, arguments, folder, rounds=rounds, on_event=on_event, reference=reference
         )
-        result = replay(trace.read(recorded), on_event=on_event)
-    return result._replace(notes=(*data.notes, *result.notes))
+        result = replay(trace.read(recorded.trace), on_event=on_event)
+    return result._replace(notes=(*recorded.notes, *result.notes))
 
 
-def data_for(script: str | Path, on_event: OnEvent = lambda event: None) -> Data:
-    """Decides where an EMNIST script finds its data; other scripts are left alone.
-
-    What the user names in FEDBRIDGE_DATA counts, unpacked first where it is packed. Without it
-    TFF's own cache and download serve; where there is neither, data generated for the purpose
-    stand in, and a note says so.
+def record(
+    script: str | Path,
+    arguments: Sequence[str],
+    out: str | Path,
+    *,
+    rounds: int | None = None,
+    on_event: OnEvent = lambda event: None,
+    reference: str | Path | None = None,
+) -> Recorded:
+    """`bridge.record.record`, with the script's data found, unpacked or generated before.
 
     Args:
-        script: The script that will run.
-        on_event: Gets a phase where data are unpacked or generated.
+        script: An ordinary TFF script or notebook.
+        arguments: Its command line.
+        out: Where the trace will lie; nothing must be there yet.
+        rounds: Stop after so many rounds; None for all of the script's.
+        on_event: Gets the events of `bridge.record.record`.
+        reference: The reference environment's folder; None for the usual one.
+
+    Raises:
+        FedbridgeError: As `bridge.record.record`; or FEDBRIDGE_DATA does not hold the data.
     """
-    path = Path(script)
-    if not path.is_file() or "datasets.emnist" not in path.read_text("utf-8", errors="replace"):
-        return Data({}, ())
-    chosen = os.environ.get(_VARIABLE)
-    if chosen:
-        folder = Path(chosen).expanduser()
-        if (folder / _EMNIST).exists() or not (folder / f"{_EMNIST}.lzma").exists():
-            return Data({}, ())
-        on_event({"event": "phase", "name": f"unpacking {folder / _EMNIST}.lzma"})
-        unpacked, _ = find_data("emnist")
-        return Data({_VARIABLE: str(unpacked)}, ())
-    if (Path.home() / ".tff" / _EMNIST).exists() or _downloadable():
-        return Data({}, ())
-    return _stand_in(on_event)
+    source = "\n".join(piece.source for piece in script_module.pieces(script))
+    reference_environment.python(reference)
+    variables, notes = _data(source, on_event)
+    with _environment(variables):
+        path = recording.record(
+            script, arguments, out, rounds=rounds, on_event=on_event, reference=reference
+        )
+    return Recorded(path, notes)
+
+
+def _data(source: str, on_event: OnEvent) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Where an EMNIST script finds its data, as variables for its process, and what to say of it.
+
+    TFF's own cache and download are left to TFF. Other scripts are left alone.
+    """
+    if "datasets.emnist" not in source:
+        return {}, ()
+    on_event({"event": "phase", "name": "looking for the data"})
+    named = bool(os.environ.get(_VARIABLE))
+    found = find_data("emnist")
+    if found.folder is None:
+        return {}, ()
+    generated = found.source.startswith("generated")
+    if not named and not generated:
+        return {}, ()
+    why = f": there is no {_VARIABLE}, nothing in TFF's cache, and no network to download from"
+    return {_VARIABLE: str(found.folder)}, (found.source + why,) if generated else ()
 
 
 @contextlib.contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Environment variables for the processes that start meanwhile."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
@@ -116,29 +136,6 @@ def environment(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
-
-
-def _stand_in(on_event: OnEvent) -> Data:
-    """Generated handwriting, made once and kept in the user's cache."""
-    folder = platformdirs.user_cache_path("fedbridge") / f"generated_emnist_{_STAND_IN_CLIENTS}"
-    if not (folder / _EMNIST).exists():
-        on_event({"event": "phase", "name": "no EMNIST here and no network: generating a stand-in"})
-        generate_emnist(_STAND_IN_CLIENTS, folder)
-    note = (
-        f"the data are generated ({_STAND_IN_CLIENTS} writers, not EMNIST): there is no "
-        f"{_VARIABLE}, nothing in TFF's cache, and no network to download from"
-    )
-    return Data({_VARIABLE: str(folder)}, (note,))
-
-
-def _downloadable() -> bool:
-    """Whether TFF could download; asked the way TFF does, so proxies count."""
-    head = urllib.request.Request(_ORIGIN, method="HEAD")
-    try:
-        with urllib.request.urlopen(head, timeout=10):  # noqa: S310 (a constant https address)
-            return True
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 @contextlib.contextmanager

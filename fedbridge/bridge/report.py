@@ -129,7 +129,7 @@ def _cards(result: Result) -> str:
         )
         if value is not None and math.isfinite(value)
     ]
-    if result.rounds:
+    if result.verdict != "not comparable":
         agree = sum(one.passed for one in result.rounds)
         cards += [
             (f"{agree} of {len(result.rounds)}", "rounds agree"),
@@ -174,7 +174,7 @@ def _rounds(result: Result) -> str:
                 words.seconds(one.seconds_reference),
                 words.seconds(one.seconds),
             ],
-            one.passed,
+            words.mark(one),
         )
         for one in result.rounds
     ]
@@ -183,18 +183,17 @@ def _rounds(result: Result) -> str:
 
 def _tensors(result: Result) -> str:
     """One fold per round: its tensors, the worst first, and both sides' metrics."""
-    first = next((one for one in result.rounds if not one.passed), None)
+    first = next((one for one in result.rounds if words.mark(one) == "✗"), None)
     folds = [_fold(one, one is first) for one in result.rounds]
     return "<h2>Tensor by tensor</h2>\n" + "\n".join(folds) if folds else ""
 
 
 def _fold(one: RoundResult, unfolded: bool) -> str:
-    said = f"Round {one.round}: " + (
-        f'<span class="no">✗</span> {escape(one.failure or "differs")}'
-        if not one.passed
-        else '<span class="ok">✓</span>'
-        + (f" worst tensor <code>{escape(one.tensors[0].name)}</code>" if one.tensors else "")
-    )
+    said = f"Round {one.round}: {_sign(words.mark(one))} "
+    if one.failure is not None:
+        said += escape(one.failure)
+    elif one.tensors:
+        said += f"worst tensor <code>{escape(one.tensors[0].name)}</code>"
     rows = [
         f'<tr><td class="left"><code>{escape(tensor.name)}</code></td>'
         + "".join(
@@ -216,11 +215,11 @@ def _evaluations(result: Result) -> str:
     if not result.evaluations:
         return ""
     rows = [
-        _row([str(one.call), words.loss(one.loss_reference), words.loss(one.loss)], one.passed)
+        _row([str(one.call), words.loss(one.loss_reference), words.loss(one.loss)], words.mark(one))
         for one in result.evaluations
     ]
     folds = [
-        f"<details{'' if one.passed else ' open'}><summary>Evaluation {one.call}: "
+        f"<details{' open' if words.mark(one) == '✗' else ''}><summary>Evaluation {one.call}: "
         f"{escape(one.failure or 'metrics')}</summary>"
         f"{_metrics(one.metrics_reference, one.metrics)}</details>"
         for one in result.evaluations
@@ -244,7 +243,9 @@ def _metrics(reference: Any, ours: Any) -> str:
 def _leaves(tree: Any, path: str = "") -> Iterable[tuple[str, str]]:
     if hasattr(tree, "_asdict"):
         tree = tree._asdict()
-    if isinstance(tree, (list, tuple)):
+    if hasattr(tree, "tolist"):
+        tree = tree.tolist()
+    if isinstance(tree, list | tuple):
         tree = dict(enumerate(tree))
     if isinstance(tree, dict):
         for key, value in tree.items():
@@ -287,11 +288,14 @@ def _pairs(title: str, pairs: Iterable[tuple[str, Any]]) -> str:
     return f'<h2>{title}</h2>\n<div class="wide"><table class="text">{"".join(rows)}</table></div>'
 
 
-def _row(cells: Sequence[str], passed: bool) -> str:
+def _row(cells: Sequence[str], mark: str) -> str:
     numbers = "".join(f'<td class="n">{cell}</td>' for cell in cells)
-    mark = '<td class="ok">✓</td>' if passed else '<td class="no">✗</td>'
-    opening = "<tr>" if passed else '<tr class="failed">'
-    return f"{opening}{numbers}{mark}</tr>"
+    opening = '<tr class="failed">' if mark == "✗" else "<tr>"
+    return f"{opening}{numbers}<td>{_sign(mark)}</td></tr>"
+
+
+def _sign(mark: str) -> str:
+    return f'<span class="{ {"✓": "ok", "✗": "no"}.get(mark, "soft") }">{mark}</span>'
 
 
 def _table(titles: Sequence[str], rows: Sequence[str]) -> str:

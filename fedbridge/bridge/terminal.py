@@ -39,7 +39,9 @@ class Row(NamedTuple):
     round: int
     loss_reference: float | None = None
     seconds_reference: float | None = None
-    replayed: RoundResult | None = None
+    loss: float | None = None
+    seconds: float | None = None
+    judged: RoundResult | None = None
 
 
 class Display:
@@ -52,9 +54,9 @@ class Display:
 
     def __init__(self, console: Console, total: int | None = None):
         self._console = console
-        self._rows: dict[tuple[int, int], Row] = {}
-        self._replayed = 0
         self._total = total
+        self._rows: dict[tuple[int, int], Row] = {}
+        self._done = 0  # rounds of this phase
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -65,10 +67,7 @@ class Display:
         )
         self._task = self._progress.add_task("starting", total=total)
         self._live = Live(
-            get_renderable=self._picture,
-            console=console,
-            refresh_per_second=8,
-            transient=True,
+            get_renderable=self._picture, console=console, refresh_per_second=8, transient=True
         )
 
     def __enter__(self) -> "Display":
@@ -81,40 +80,53 @@ class Display:
             self._live.stop()
 
     def __call__(self, event: dict[str, Any]) -> None:
-        """Takes one event of `record` or `replay`."""
+        """Takes one event of `record` or `replay`; those it does not know pass by."""
         match event["event"]:
             case "phase":
-                self._progress.update(self._task, description=escape(event["name"]))
-                self._say(event["name"])
+                self._begin(event["name"])
             case "round" if event["kind"] == "training":
                 self._recorded(event)
+            case "ran":
+                key, row = self._next_row(event["round"])
+                self._rows[key] = row._replace(loss=event["loss"], seconds=event["seconds"])
+                self._advance()
             case "replayed":
-                self._take(event["round"])
+                self._judged(event["round"])
+
+    def _begin(self, phase: str) -> None:
+        """A new phase goes through the same rounds again."""
+        self._done = 0
+        total = len(self._rows) or self._total
+        self._progress.reset(self._task, total=total, description=escape(phase))
+        self._say(phase)
 
     def _recorded(self, event: dict[str, Any]) -> None:
-        """TFF's side of a round: once with the recorder, again (with its time) without."""
+        """TFF's side of a round: once with the recorder, again (with its own time) without."""
         key = event["process"], event["round"]
         old = self._rows.get(key, Row(event["round"]))
-        took, loss = event.get("seconds"), event.get("loss")
-        self._rows[key] = old._replace(
-            loss_reference=old.loss_reference if loss is None else loss,
-            seconds_reference=old.seconds_reference if took is None else took,
+        loss = event["loss"] if old.loss_reference is None else old.loss_reference
+        self._rows[key] = old._replace(loss_reference=loss, seconds_reference=event["seconds"])
+        self._say(
+            f"TFF  round {event['round']}: loss {words.loss(event['loss'])}, "
+            f"{words.seconds(event['seconds'])} s"
         )
-        line = f"TFF  round {event['round']}:"
-        line += "" if loss is None else f" loss {words.loss(loss)}"
-        self._say(line + ("" if took is None else f" {words.seconds(took)} s"))
+        self._advance()
 
-    def _take(self, replayed: RoundResult) -> None:
-        """fedbridge's side: the rounds come back in the order in which TFF ran them."""
+    def _judged(self, one: RoundResult) -> None:
+        key, _ = self._next_row(one.round)
+        self._rows[key] = _row(one)
+        self._say(words.plain_line(one))
+        self._advance()
+
+    def _next_row(self, number: int) -> tuple[tuple[int, int], Row]:
+        """The row of this phase's next round: rounds come back in the order in which TFF ran."""
         keys = list(self._rows)
-        key = keys[self._replayed] if self._replayed < len(keys) else (-1, self._replayed)
-        self._rows[key] = Row(
-            replayed.round, replayed.loss_reference, replayed.seconds_reference, replayed
-        )
-        self._replayed += 1
-        total = max(self._total or 0, len(self._rows))
-        self._progress.update(self._task, completed=self._replayed, total=total)
-        self._say(words.plain_line(replayed))
+        key = keys[self._done] if self._done < len(keys) else (-1, self._done)
+        return key, self._rows.get(key, Row(number))
+
+    def _advance(self) -> None:
+        self._done += 1
+        self._progress.update(self._task, completed=self._done)
 
     def _say(self, line: str) -> None:
         if not self._console.is_terminal:
@@ -124,8 +136,7 @@ class Display:
         """The rows around the one that moves, as many as the window is high, and the bar."""
         rows = list(self._rows.values())
         room = max(self._console.size.height - 8, 3)
-        newest = self._replayed if self._replayed else len(rows)
-        first = max(0, min(newest - room // 2, len(rows) - room))
+        first = max(0, min(self._done - room // 2, len(rows) - room))
         return Group(rounds_table(rows[first : first + room]), self._progress)
 
 
@@ -145,18 +156,18 @@ def rounds_table(rows: Iterable[Row]) -> Table:
     ):
         table.add_column(name, justify="right", style=style, no_wrap=True)
     for row in rows:
-        done = row.replayed
+        one = row.judged
         table.add_row(
             str(row.round),
             words.loss(row.loss_reference),
-            words.loss(done and done.loss),
-            words.error(done and done.probe_error),
-            words.error(done and done.round_error),
-            words.error(done and done.noise_floor),
+            words.loss(row.loss),
+            words.error(one and one.probe_error),
+            words.error(one and one.round_error),
+            words.error(one and one.noise_floor),
             words.seconds(row.seconds_reference),
-            words.seconds(done and done.seconds),
-            "" if done is None else _mark(done.passed),
-            style="" if done is None or done.passed else "bold red",
+            words.seconds(row.seconds),
+            "" if one is None else _mark(words.mark(one)),
+            style="bold red" if one is not None and words.mark(one) == "✗" else "",
         )
     return table
 
@@ -171,7 +182,7 @@ def evaluations_table(result: Result) -> Table:
             str(one.call),
             words.loss(one.loss_reference),
             words.loss(one.loss),
-            _mark(one.passed),
+            _mark(words.mark(one)),
         )
     return table
 
@@ -201,7 +212,7 @@ def show(console: Console, result: Result) -> None:
     """Prints the finished table and the verdict; in a log every round was a line already."""
     if console.is_terminal:
         if result.rounds:
-            console.print(rounds_table(_rows(result)))
+            console.print(rounds_table(map(_row, result.rounds)))
         if result.evaluations:
             console.print(evaluations_table(result))
         console.print(verdict_panel(result))
@@ -228,16 +239,16 @@ def save_terminal_svg(result: Result, path: str | Path, *, width: int = 100) -> 
     return replace_text(path, re.sub(r"@font-face\s*{.*?}\s*", "", picture, flags=re.DOTALL))
 
 
-def _rows(result: Result) -> list[Row]:
-    return [Row(one.round, one.loss_reference, one.seconds_reference, one) for one in result.rounds]
+def _row(one: RoundResult) -> Row:
+    return Row(one.round, one.loss_reference, one.seconds_reference, one.loss, one.seconds, one)
 
 
 def _table() -> Table:
     return Table(box=box.SIMPLE_HEAD, header_style="bold", border_style="dim")
 
 
-def _mark(passed: bool) -> Text:
-    return Text("✓", style="bold green") if passed else Text("✗", style="bold red")
+def _mark(mark: str) -> Text:
+    return Text(mark, style={"✓": "bold green", "✗": "bold red"}.get(mark, "dim"))
 
 
 def lint_table(names: Iterable[Any]) -> Table:

@@ -2,7 +2,7 @@
 
 import math
 
-from fedbridge.bridge.result import Result, RoundResult
+from fedbridge.bridge.result import EvaluationResult, Result, RoundResult
 
 
 def loss(value: float | None) -> str:
@@ -102,7 +102,13 @@ def plain_line(one: RoundResult) -> str:
     )
     if one.seconds is not None:
         line += f", {seconds(one.seconds)} s"
-    return f"{line}, {'ok' if one.passed else 'DIFFERS: ' + (one.failure or 'see the report')}"
+    said = {"✓": "ok", "✗": f"DIFFERS: {one.failure}", "–": "not judged"}
+    return f"{line}, {said[mark(one)]}"
+
+
+def mark(one: RoundResult | EvaluationResult) -> str:
+    """A sign for the outcome; what neither passed nor failed was not judged."""
+    return "✓" if one.passed else "–" if one.failure is None else "✗"
 
 
 def _count(number: int, noun: str) -> str:
