@@ -53,4 +53,5 @@ def shared_data():
 @pytest.fixture(autouse=True)
 def _own_folders(tmp_path_factory, monkeypatch):
     """Caches go to a folder of the test run, never to the home of whoever runs it."""
+    monkeypatch.delenv("FEDBRIDGE_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))

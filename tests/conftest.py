@@ -21,5 +21,5 @@ def getkey():
 def _own_folders(tmp_path_factory, monkeypatch):
     """Caches go to a folder of the test run, never to the home of whoever runs it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
-    monkeypatch.delenv("FEDBRIDGE_REFERENCE", raising=False)
-    monkeypatch.delenv("FEDBRIDGE_DATA", raising=False)
+    for name in ("FEDBRIDGE_CACHE", "FEDBRIDGE_DATA", "FEDBRIDGE_REFERENCE"):
+        monkeypatch.delenv(name, raising=False)
