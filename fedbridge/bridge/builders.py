@@ -8,10 +8,7 @@ itself where there is one (`_fedbridge`), else in the `trace.Process` of the pro
 import functools
 import inspect
 import json
-import lzma
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,7 +51,7 @@ def install(watch: Any) -> None:
     download.get_compressed_file = _finding_data(watch, download.get_compressed_file)
 
 
-def build(watch: Any, name: str, called_as: str, **arguments: Any) -> Any:
+def build(name: str, called_as: str, **arguments: Any) -> Any:
     """Builds with `tff.learning.algorithms.<name>`, written down as called by an older name."""
     import tensorflow_federated as tff
 
@@ -235,7 +232,7 @@ def _is_plain_mean(factory: Any) -> bool:
 
 
 def _model(watch: Any, seen: dict[str, Any], model_fn: Any, kind: str) -> dict[str, Any] | None:
-    """The Keras model, loss and metrics of a process as JSON, or a refusal that names the reason."""
+    """The Keras model, loss and metrics as JSON, or a refusal that names the reason."""
     if seen.get("source") is None:
         name = seen.get("type") or type(model_fn).__name__
         watch.refuse(
@@ -318,10 +315,10 @@ def _notes(watch: Any, description: dict[str, Any], loss: Any, kind: str) -> Non
 def _layers(config: Any) -> Any:
     """Every layer of a model's config, wrapped and nested ones too."""
     if isinstance(config, dict):
-        if "class_name" in config and isinstance(config.get("config"), dict):
-            if "layers" not in config["config"]:
-                if "dtype" in config["config"] or "name" in config["config"]:
-                    yield config
+        inner = config.get("config")
+        # Initializers have a class name as well, but no name of their own.
+        if "class_name" in config and isinstance(inner, dict) and "name" in inner:
+            yield config
         for child in config.values():
             yield from _layers(child)
     elif isinstance(config, list):
@@ -330,44 +327,28 @@ def _layers(config: Any) -> Any:
 
 
 def _finding_data(watch: Any, original: Callable[..., str]) -> Callable[..., str]:
-    """TFF's download, after a look into FEDBRIDGE_DATA: unpacked files, then packed ones."""
+    """TFF's download, after a look into FEDBRIDGE_DATA, where the file may be packed."""
 
     @functools.wraps(original)
     def get_compressed_file(origin: str, cache_dir: str | None = None) -> str:
-        ours = os.environ.get("FEDBRIDGE_DATA")
-        packed = origin.rpartition("/")[2]
-        name = packed.removesuffix(".lzma")
-        for folder in [cache_dir, ours] if cache_dir else [ours]:
-            if not folder:
-                continue
-            if (Path(folder) / name).is_file():
-                found = str(Path(folder) / name)
-            elif (Path(folder) / packed).is_file():
-                found = _unpacked(Path(folder) / packed)
-            else:
-                continue
-            if folder == ours:
-                watch.adapt(f"data: {name} is read from FEDBRIDGE_DATA")
-            return found
-        return original(origin, cache_dir)
+        chosen = os.environ.get("FEDBRIDGE_DATA")
+        if not chosen or cache_dir not in (None, chosen):
+            return original(origin, cache_dir)
+        name = origin.rpartition("/")[2].removesuffix(".lzma")
+        folder = Path(chosen).expanduser()
+        if not (folder / name).is_file() and (folder / f"{name}.lzma").is_file():
+            from fedbridge import tff_io
+
+            known = {"emnist_all.sqlite": "emnist", "stackoverflow.sqlite": "stackoverflow"}
+            if name in known:
+                folder = tff_io.find_data(known[name]).folder or folder
+        if not (folder / name).is_file():
+            return original(origin, cache_dir)
+        if cache_dir is None:
+            watch.adapt(f"{name}: read from FEDBRIDGE_DATA")
+        return original(origin, str(folder))
 
     return get_compressed_file
-
-
-def _unpacked(packed: Path) -> str:
-    """The unpacked copy of a packed file, made once beside fedbridge's other caches."""
-    import platformdirs
-
-    status = packed.stat()
-    folder = Path(platformdirs.user_cache_dir("fedbridge")) / "unpacked"
-    out = folder / f"{status.st_size}-{status.st_mtime_ns}-{packed.stem}"
-    if not out.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as aside:
-            with lzma.open(packed) as stream:
-                shutil.copyfileobj(stream, aside)
-        os.replace(aside.name, out)
-    return str(out)
 
 
 def _tff() -> Any:

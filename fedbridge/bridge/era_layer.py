@@ -1,7 +1,487 @@
-"""Old names."""
+"""Old names before the real TFF 0.87.0, while recording.
 
+Adds what scripts of 2019 to 2024 call to the modules that they call it on. Every function here is
+its old self in terms of 0.87.0's: same arguments, same shape of result. What a script uses is noted
+once, as one line of `adapted`. Names, life spans and successors are in `eras`.
+"""
+
+import collections
+import functools
+import inspect
+import sys
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+
+from fedbridge.bridge import builders, eras
+from fedbridge.jax_core import ScriptError
 
 
 def install(watch: Any) -> None:
-    pass
+    """Adds the old names to the imported TFF. `watch.adapt` gets a line per name used."""
+    import tensorflow_federated as tff
+
+    learning, simulation = tff.learning, tff.simulation
+    renamed: dict[str, Any] = {
+        "tff.learning.from_keras_model": _from_keras_model,
+        "tff.learning.from_compiled_keras_model": _from_compiled_keras_model,
+        "tff.learning.build_federated_averaging_process": functools.partial(_averaging, watch),
+        "tff.learning.build_federated_sgd_process": functools.partial(_federated_sgd, watch),
+        "tff.learning.build_federated_evaluation": functools.partial(_evaluation, watch),
+        "tff.learning.assign_weights_to_keras_model": _assign_weights_to_keras_model,
+        "tff.learning.keras_weights_from_tff_weights": lambda weights: [
+            *weights.trainable,
+            *weights.non_trainable,
+        ],
+        "tff.learning.state_with_new_model_weights": _state_with_new_model_weights,
+        "tff.utils.update_state": tff.structure.update_struct,
+        "tff.type_at_clients": _type_at(tff.CLIENTS),
+        "tff.type_at_server": _type_at(tff.SERVER),
+        "tff.types.at_clients": _type_at(tff.CLIENTS),
+        "tff.types.at_server": _type_at(tff.SERVER),
+        "tff.tf_computation": tff.tensorflow.computation,
+    }
+    for name, function in renamed.items():
+        _add(name, _noting(watch, name, function))
+    # Classes must stay classes: scripts derive from them and ask `isinstance`.
+    for name, old in {
+        "tff.learning.Model": learning.models.VariableModel,
+        "tff.learning.BatchOutput": learning.models.BatchOutput,
+        "tff.learning.ModelWeights": learning.models.ModelWeights,
+        "tff.simulation.ClientData": simulation.datasets.ClientData,
+        "tff.simulation.FromTensorSlicesClientData": simulation.datasets.TestClientData,
+        "tff.simulation.SqlClientData": simulation.datasets.SqlClientData,
+        "tff.simulation.TransformingClientData": simulation.datasets.TransformingClientData,
+        "tff.simulation.FileCheckpointManager": tff.program.FileProgramStateManager,
+        "tff.utils.IterativeProcess": tff.templates.IterativeProcess,
+        "tff.NamedTupleType": tff.StructType,
+    }.items():
+        _add(name, old)
+    from_function = _client_data_from_function(simulation.datasets.ClientData)
+    simulation.datasets.ClientData.from_clients_and_fn = staticmethod(
+        _noting(watch, "tff.simulation.ClientData.from_clients_and_fn", from_function)
+    )
+    for entry in eras.table().values():
+        if entry.status == eras.ACCEPTED and entry.name.startswith(
+            ("tff.backends.", "tff.framework.")
+        ):
+            _add(entry.name, _accepting(watch, entry.name))
+    state = learning.templates.LearningAlgorithmState
+    state.model = property(lambda self: self.global_model_weights)
+    _teach_keras_old_arguments(watch)
+
+
+# ----------------------------------------------------------------------------- adding names
+
+
+def _add(name: str, value: Any) -> None:
+    """Sets a dotted name in the imported TFF; packages that are gone are made anew."""
+    import tensorflow_federated as tff
+
+    *packages, last = name.split(".")[1:]
+    module: Any = tff
+    for package in packages:
+        if not hasattr(module, package):
+            full = f"{module.__name__}.{package}"
+            setattr(module, package, types.ModuleType(full))
+            sys.modules[full] = getattr(module, package)
+        module = getattr(module, package)
+    setattr(module, last, value)
+
+
+def _noting(watch: Any, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, with its first use noted as an adaptation."""
+    found = eras.lookup(name)
+    line = f"{name} -> {found.becomes}" if found and found.becomes else name
+
+    # No functools.wraps: AutoGraph and inspect shall see this function, not a partial inside.
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        watch.adapt(line)
+        return function(*args, **kwargs)
+
+    return noting
+
+
+def _accepting(watch: Any, name: str) -> Callable[..., Any]:
+    """A setter of execution contexts: takes anything, does nothing, and is noted."""
+
+    def accepting(*args: Any, **kwargs: Any) -> Any:
+        watch.adapt(f"{name} is taken and dropped: execution contexts do not change results")
+        return accepting
+
+    return accepting
+
+
+def _type_at(placement: Any) -> Callable[..., Any]:
+    def type_at(member: Any, all_equal: bool | None = None) -> Any:
+        import tensorflow_federated as tff
+
+        return tff.FederatedType(member, placement, all_equal)
+
+    return type_at
+
+
+# ----------------------------------------------------------------------------- models
+
+
+def _from_keras_model(*args: Any, **kwargs: Any) -> Any:
+    """`from_keras_model` in both its old call forms.
+
+    (keras_model, loss, input_spec, loss_weights, metrics), and before that
+    (keras_model, dummy_batch, loss, loss_weights, metrics, optimizer).
+    """
+    import tensorflow as tf
+    import tensorflow_federated as tff
+
+    names = ["keras_model", "loss", "input_spec", "loss_weights", "metrics"]
+    if "dummy_batch" in kwargs or (
+        len(args) > 1 and isinstance(args[1], tuple | list | Mapping)
+        and not all(isinstance(part, tf.keras.losses.Loss) for part in args[1])
+    ):  # fmt: skip
+        names = ["keras_model", "dummy_batch", "loss", "loss_weights", "metrics", "optimizer"]
+    given = dict(zip(names, args, strict=False)) | kwargs
+    if "dummy_batch" in given:
+        given["input_spec"] = _spec(given.pop("dummy_batch"))
+    if given.pop("optimizer", None) is not None:
+        raise ScriptError(
+            "from_keras_model(optimizer=...) trains on single machines only; give the optimizer "
+            "to build_federated_averaging_process."
+        )
+    given["loss"] = _loss(given["loss"])
+    return tff.learning.models.from_keras_model(**given)
+
+
+def _from_compiled_keras_model(keras_model: Any, dummy_batch: Any) -> Any:
+    """A model with the loss and the metrics that it was compiled with."""
+    import tensorflow_federated as tff
+
+    loss = _loss(keras_model.loss)
+    # Inside TFF's graph Keras makes a model of its first generation, which keeps them elsewhere.
+    compiled = keras_model.compiled_metrics
+    given = compiled._user_metrics if compiled is not None else keras_model._compile_metrics
+    metrics = [_metric(metric, loss) for metric in _flat(given)]
+    keras_model._is_compiled = False  # 0.87.0 refuses compiled models, for being compiled only
+    return tff.learning.models.from_keras_model(
+        keras_model, loss=loss, input_spec=_spec(dummy_batch), metrics=metrics
+    )
+
+
+def _spec(batch: Any) -> Any:
+    """The spec of a dummy batch: any number of rows like its rows."""
+    import tensorflow as tf
+
+    def one(array: Any) -> Any:
+        tensor = tf.convert_to_tensor(array)
+        return tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype)
+
+    return tf.nest.map_structure(one, batch)
+
+
+def _loss(loss: Any) -> Any:
+    """A Keras loss object, from one, from its name, or from the function of that name."""
+    import tensorflow as tf
+
+    if isinstance(loss, tf.keras.losses.Loss | list):
+        return loss
+    if isinstance(loss, type):
+        return loss()
+    found = tf.keras.losses.get(loss)
+    cls = getattr(tf.keras.losses, _camel(getattr(found, "__name__", "")), None)
+    if cls is not None and getattr(found, "__module__", "").startswith("keras."):
+        return cls()
+
+    class ScriptLoss(tf.keras.losses.Loss):
+        def call(self, y_true: Any, y_pred: Any) -> Any:
+            return found(y_true, y_pred)
+
+    return ScriptLoss()
+
+
+def _metric(metric: Any, loss: Any) -> Any:
+    """A Keras metric object; "accuracy" is the one that goes with the loss, as in Keras."""
+    import tensorflow as tf
+
+    if isinstance(metric, tf.keras.metrics.Metric):
+        return metric
+    if metric in ("accuracy", "acc"):
+        kind = type(loss).__name__
+        cls = {
+            "SparseCategoricalCrossentropy": tf.keras.metrics.SparseCategoricalAccuracy,
+            "CategoricalCrossentropy": tf.keras.metrics.CategoricalAccuracy,
+            "BinaryCrossentropy": tf.keras.metrics.BinaryAccuracy,
+        }.get(kind)
+        if cls is None:
+            raise ScriptError(
+                f"metrics=['accuracy'] with {kind} depends on the labels; name the metric's class."
+            )
+        return cls(name=metric)
+    name = metric if isinstance(metric, str) else getattr(metric, "__name__", str(metric))
+    cls = getattr(tf.keras.metrics, _camel(name), None)
+    if cls is None:
+        raise ScriptError(f"the metric {name!r} is not one of Keras' classes; name the class.")
+    return cls(name=name)
+
+
+def _camel(name: str) -> str:
+    """sparse_categorical_crossentropy -> SparseCategoricalCrossentropy."""
+    return "".join(part.capitalize() for part in name.split("_"))
+
+
+def _flat(nested: Any) -> list[Any]:
+    if nested is None:
+        return []
+    if isinstance(nested, Mapping):
+        nested = list(nested.values())
+    if isinstance(nested, list | tuple):
+        return [leaf for part in nested for leaf in _flat(part)]
+    return [nested]
+
+
+# ----------------------------------------------------------------------------- processes
+
+
+def _averaging(
+    watch: Any,
+    model_fn: Callable[[], Any],
+    client_optimizer_fn: Any = None,
+    server_optimizer_fn: Any = None,
+    client_weight_fn: Any = None,
+    *,
+    client_weighting: Any = None,
+    model_update_aggregation_factory: Any = None,
+    metrics_aggregator: Any = None,
+    use_experimental_simulation_loop: bool | None = None,
+    **retired: Any,
+) -> Any:
+    """`build_federated_averaging_process` of 0.1 to 0.27; its `next` gives metrics of that time."""
+    import tensorflow as tf
+    import tensorflow_federated as tff
+
+    for name, value in {"client_weight_fn": client_weight_fn, **retired}.items():
+        if value is not None:
+            raise ScriptError(
+                f"build_federated_averaging_process({name}=...) has no counterpart in TFF 0.87.0; "
+                "leave it out, or use tff.learning.algorithms.build_weighted_fed_avg."
+            )
+    if callable(client_weighting):
+        raise ScriptError(
+            "build_federated_averaging_process(client_weighting=...) takes only a "
+            "tff.learning.ClientWeighting in TFF 0.87.0; a function has no counterpart."
+        )
+    arguments = {
+        "model_fn": model_fn,
+        # Up to 0.12 the clients' optimizer could be left out with a compiled model only.
+        "client_optimizer_fn": client_optimizer_fn or tf.keras.optimizers.SGD,
+        "server_optimizer_fn": server_optimizer_fn,
+        "model_aggregator": model_update_aggregation_factory,
+        "metrics_aggregator": metrics_aggregator,
+    }
+    unweighted = isinstance(
+        model_update_aggregation_factory, tff.aggregators.UnweightedAggregationFactory
+    )
+    if metrics_aggregator is None:
+        del arguments["metrics_aggregator"]
+    if client_weighting is not None and not unweighted:
+        arguments["client_weighting"] = client_weighting
+    process = builders.build(
+        "build_unweighted_fed_avg" if unweighted else "build_weighted_fed_avg",
+        "tff.learning.build_federated_averaging_process",
+        **arguments,
+    )
+    return _with_old_metrics(process)
+
+
+def _federated_sgd(watch: Any, model_fn: Any, server_optimizer_fn: Any = None, **_: Any) -> Any:
+    process = builders.build(
+        "build_fed_sgd",
+        "tff.learning.build_federated_sgd_process",
+        model_fn=model_fn,
+        server_optimizer_fn=server_optimizer_fn,
+    )
+    return _with_old_metrics(process)
+
+
+def _with_old_metrics(process: Any) -> Any:
+    """The process, with the metrics of `next` in the shapes of 0.1 to 0.19."""
+    inner = process.next
+
+    class OldNext(type(inner)):
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            output = inner(*args, **kwargs)
+            work = getattr(output, "metrics", None)
+            if not isinstance(work, Mapping):  # inside another computation
+                return output
+            return type(output)(output.state, old_training_metrics(work))
+
+        __hash__ = type(inner).__hash__
+
+    following = object.__new__(OldNext)
+    following.__dict__.update(inner.__dict__)
+
+    class OldProcess(type(process)):
+        next = property(lambda self: following)
+
+    process.__class__ = OldProcess
+    return process
+
+
+def _evaluation(watch: Any, model_fn: Any, *_: Any, **__: Any) -> Any:
+    """`build_federated_evaluation` of 0.1 to 0.79: a function of (weights, data)."""
+    process = builders.build(
+        "build_fed_eval", "tff.learning.build_federated_evaluation", model_fn=model_fn
+    )
+
+    def evaluation(server_model_weights: Any, federated_dataset: Any) -> Any:
+        weights = getattr(server_model_weights, "global_model_weights", server_model_weights)
+        state = process.set_model_weights(process.initialize(), weights)
+        metrics = process.next(state, federated_dataset).metrics
+        current = Metrics(metrics["client_work"]["eval"]["current_round_metrics"])
+        return Metrics({"eval": current}, behind=[current])
+
+    return evaluation
+
+
+class Metrics(collections.OrderedDict):
+    """Metrics in every shape that they had under one builder's name.
+
+    Keys, attributes and `_asdict()` reach the values of `behind` as well: `metrics.loss`,
+    `metrics["loss"]`, `metrics.train.loss` and `metrics["train"]["loss"]` are one number.
+    """
+
+    def __init__(self, content: Any = (), behind: Sequence[Mapping[str, Any]] = ()):
+        super().__init__(content)
+        self._behind = list(behind)
+
+    def __missing__(self, key: str) -> Any:
+        for other in self._behind:
+            if key in other:
+                return other[key]
+        raise KeyError(key)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+    def _asdict(self) -> collections.OrderedDict:
+        flat = self._behind[0] if self._behind else self
+        return collections.OrderedDict(flat)
+
+    def __str__(self) -> str:
+        inside = ",".join(f"{key}={_old_text(value)}" for key, value in self.items())
+        return f"<{inside}>"
+
+    def __reduce__(self) -> Any:
+        return collections.OrderedDict, (list(self.items()),)
+
+
+def _old_text(value: Any) -> str:
+    if isinstance(value, Metrics):
+        return str(value)
+    if isinstance(value, Mapping):
+        return str(Metrics(value))
+    return "<>" if value == () else str(value)
+
+
+def old_training_metrics(metrics: Mapping[str, Any]) -> Metrics:
+    """0.87.0's metrics in the tree of 0.16 to 0.19, with the flat and the new one behind it.
+
+    >>> new = {"distributor": (), "client_work": {"train": {"loss": 2.5, "num_examples": 7}},
+    ...        "aggregator": {"mean_value": ()}, "finalizer": {}}
+    >>> old = old_training_metrics(new)
+    >>> old.loss, old.train.loss, old["train"]["loss"], old["client_work"]["train"]["loss"]
+    (2.5, 2.5, 2.5, 2.5)
+    >>> print(old)
+    <broadcast=<>,aggregation=<mean_value=<>>,train=<loss=2.5,num_examples=7>>
+    """
+    train = Metrics(metrics["client_work"]["train"])
+    content = {
+        "broadcast": metrics["distributor"],
+        "aggregation": metrics["aggregator"],
+        "train": train,
+    }
+    stat = Metrics({"stat": Metrics({"num_examples": train.get("num_examples")})})
+    return Metrics(content, behind=[train, stat, metrics])
+
+
+# ----------------------------------------------------------------------------- weights, data
+
+
+def _assign_weights_to_keras_model(keras_model: Any, tff_weights: Any) -> None:
+    weights = getattr(tff_weights, "global_model_weights", tff_weights)
+    weights.assign_weights_to(keras_model)
+
+
+def _state_with_new_model_weights(
+    server_state: Any, trainable_weights: Iterable[Any], non_trainable_weights: Iterable[Any]
+) -> Any:
+    import tensorflow_federated as tff
+
+    weights = tff.learning.models.ModelWeights(list(trainable_weights), list(non_trainable_weights))
+    return server_state._replace(global_model_weights=weights)
+
+
+def _client_data_from_function(base: type) -> type:
+    """The `ClientData` behind `from_clients_and_fn`, whose function takes a Python string."""
+    import tensorflow as tf
+
+    class ClientDataFromFunction(base):
+        def __init__(self, client_ids: Iterable[str], create_tf_dataset_for_client_fn: Any):
+            self._ids, self._function = list(client_ids), create_tf_dataset_for_client_fn
+            self._spec = self._function(self._ids[0]).element_spec
+
+        @property
+        def client_ids(self) -> list[str]:
+            return list(self._ids)
+
+        @property
+        def serializable_dataset_fn(self) -> Any:
+            raise NotImplementedError("the function of from_clients_and_fn takes a Python string")
+
+        def create_tf_dataset_for_client(self, client_id: str) -> tf.data.Dataset:
+            if client_id not in self._ids:
+                raise ValueError(f"no client {client_id!r} in this ClientData")
+            return self._function(client_id)
+
+        @property
+        def element_type_structure(self) -> Any:
+            return self._spec
+
+        @property
+        def dataset_computation(self) -> Any:
+            raise NotImplementedError("the function of from_clients_and_fn takes a Python string")
+
+        def preprocess(self, preprocess_fn: Callable[[Any], Any]) -> Any:
+            return ClientDataFromFunction(
+                self._ids, lambda client_id: preprocess_fn(self._function(client_id))
+            )
+
+    return ClientDataFromFunction
+
+
+# ----------------------------------------------------------------------------- Keras
+
+
+def _teach_keras_old_arguments(watch: Any) -> None:
+    """`SGD(lr=0.5)`: Keras 2.14 warns and trains with its default, 0.01, instead."""
+    import tensorflow as tf
+
+    for name in ("SGD", "Adam", "Adagrad", "RMSprop"):
+        cls = getattr(tf.keras.optimizers, name)
+        original = cls.__init__
+
+        def initialize(
+            self: Any, *args: Any, _original: Any = original, _name: str = name, **kwargs: Any
+        ) -> None:
+            if "lr" in kwargs:
+                kwargs["learning_rate"] = kwargs.pop("lr")
+                watch.adapt(f"tf.keras.optimizers.{_name}(lr=...) -> learning_rate=...")
+            if not kwargs.get("decay", True):
+                del kwargs["decay"]
+            _original(self, *args, **kwargs)
+
+        initialize.__signature__ = inspect.signature(original)
+        cls.__init__ = initialize

@@ -106,9 +106,9 @@ _TABLE: tuple[tuple[str, str, str, str, str, str], ...] = (
      "tff.learning.templates.LearningProcess.set_model_weights", CHECKED, ""),
     # optimizers
     ("learning.optimizers.build_sgdm", "0.20", "HEAD", "=", CHECKED, ""),
-    ("learning.optimizers.build_adam", "0.20", "HEAD", "=", NOT_YET, "replayed as SGD only"),
-    ("learning.optimizers.build_adagrad", "", "HEAD", "=", NOT_YET, "replayed as SGD only"),
-    ("learning.optimizers.build_rmsprop", "", "HEAD", "=", NOT_YET, "replayed as SGD only"),
+    ("learning.optimizers.build_adam", "0.20", "HEAD", "=", CHECKED, ""),
+    ("learning.optimizers.build_adagrad", "", "HEAD", "=", CHECKED, ""),
+    ("learning.optimizers.build_rmsprop", "", "HEAD", "=", CHECKED, ""),
     ("learning.optimizers.LEARNING_RATE_KEY", "", "HEAD", "=", CHECKED, ""),
     ("learning.optimizers.Optimizer", "", "HEAD", "=", NOT_YET, "a custom optimizer"),
     # client data
@@ -193,7 +193,7 @@ _PACKAGES: tuple[tuple[str, str, str], ...] = (
     ("tff.", NOT_YET, _CORE),
     ("tff.aggregators.", NOT_YET, "an aggregator other than the mean"),
     ("tff.analytics.", NOT_YET, "federated analytics"),
-    ("tff.backends.", ACCEPTED, _CONTEXT),
+    ("tff.backends.", IGNORED, ""),
     ("tff.framework.", NOT_YET, _CORE),
     ("tff.jax.", NOT_YET, _CORE),
     ("tff.learning.", NOT_YET, "a process of your own"),
@@ -265,7 +265,7 @@ def nearest(symbol: str) -> str | None:
 
 
 def _public(symbol: str) -> str:
-    """The public name of a private import: `tff.python.learning.model.Model` is `tff.learning.Model`."""
+    """The public name behind a private import: `tff.learning.Model` is python/learning/model.py."""
     if not symbol.startswith("tff.python."):
         return symbol
     parts = ["tff", *symbol.split(".")[2:]]
@@ -280,7 +280,7 @@ def _public(symbol: str) -> str:
 
 
 def _by_package(name: str) -> tuple[str, str]:
-    prefix, status, note = max(
+    _, status, note = max(
         (row for row in _PACKAGES if name.startswith(row[0])), key=lambda row: len(row[0])
     )
     return status, note

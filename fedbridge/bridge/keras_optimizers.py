@@ -74,11 +74,11 @@ def described(optimizer: Any) -> str:
     It names the learning rate and what makes a difference to plain SGD.
     """
     config = optimizer.get_config()
-    keys = ["learning_rate", *(key for key in ("momentum", "nesterov") if config.get(key))]
-    shown = ", ".join(
-        f"{key}={_number(value) if isinstance(value := config[key], float | np.generic) else value}"
-        for key in keys
-    )
+    shown = f"learning_rate={_number(config['learning_rate'])}"
+    if config.get("momentum"):
+        shown += f", momentum={_number(config['momentum'])}"
+    if config.get("nesterov"):
+        shown += ", nesterov=True"
     legacy = "legacy." if ".legacy." in type(optimizer).__module__ else ""
     return f"tf.keras.optimizers.{legacy}{type(optimizer).__name__}({shown})"
 

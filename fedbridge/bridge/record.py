@@ -14,9 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedbridge.bridge import reference as reference_environment
-from fedbridge.bridge import script as script_module
-from fedbridge.bridge import trace
+from fedbridge.bridge import reference as reference_environment, script as script_module, trace
 from fedbridge.jax_core import FedbridgeError, ScriptError
 
 OnEvent = Callable[[dict[str, Any]], None]
@@ -42,8 +40,10 @@ def record(
             "round", "loss", "seconds"}` (in both passes), `{"event": "adapted" | "note", "line"}`
             and `{"event": "not_replayable", "reason"}` as they happen.
         reference: The reference environment's folder; None for the usual one.
+
     Returns:
         `out`.
+
     Raises:
         ScriptError: There is no such script, it fails under TFF, or it trains nothing.
         ReferenceEnvironmentError: There is no environment in which TFF runs.

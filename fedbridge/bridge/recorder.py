@@ -16,6 +16,7 @@ import platform
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -23,13 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from fedbridge.bridge import builders, era_layer, trace
-from fedbridge.bridge import script as script_module
+from fedbridge.bridge import builders, era_layer, script as script_module, trace
 from fedbridge.jax_core import FedbridgeError, TraceError
 
 
 class RoundsDone(BaseException):
-    """Ends the script when it asks for a round more than `--rounds`; no `except Exception` holds it."""
+    """Ends the script when it asks for more than `--rounds`; no `except Exception` holds it."""
 
 
 class Watch:
@@ -49,7 +49,7 @@ class Watch:
         self.counts: list[int] = []
 
     def tell(self, event: str, **details: Any) -> None:
-        with open(self.events, "a", encoding="utf-8") as stream:
+        with self.events.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps({"event": event, **details}) + "\n")
 
     def adapt(self, line: str) -> None:
@@ -381,8 +381,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _failure(script: Path, error: BaseException) -> dict[str, Any]:
-    import traceback
-
     if isinstance(error, SystemExit):
         text = f"it exited with {error.code!r}"
     elif isinstance(error, FedbridgeError):

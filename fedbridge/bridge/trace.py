@@ -108,8 +108,10 @@ def read(path: str | os.PathLike[str]) -> Trace:
 
     Args:
         path: the trace's folder.
+
     Returns:
         The trace; its arrays are loaded by `rows()`, `state(i)` and `call(i)`.
+
     Raises:
         TraceError: there is no trace, it is of a newer format, or a file is missing or changed.
     """
@@ -301,7 +303,7 @@ class Writer:
             "calls": [call._asdict() for call in self.calls],
         }
         write_manifest(self._folder, manifest)
-        os.chmod(self._folder, 0o755)  # mkdtemp's 0700 would stay with the trace
+        os.chmod(self._folder, 0o755)  # noqa: S103 -- mkdtemp's 0700 would stay with it
         os.rename(self._folder, self.out)
         return self.out
 
@@ -414,7 +416,7 @@ def _load(path: Path) -> dict[str, np.ndarray]:
 
 
 def _digest(file: Path) -> str:
-    with open(file, "rb") as stream:
+    with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 

@@ -1,0 +1,273 @@
+"""`fedbridge lint`: what a TFF script uses, and whether it can be checked, from its text alone.
+
+Nothing is run or imported. Names are followed through `import ... as`, `from ... import` and plain
+assignments (`learning = tff.learning`); what a script builds at run time stays unseen.
+"""
+
+import ast
+import os
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from fedbridge.bridge import eras, script
+from fedbridge.jax_core import ScriptError
+
+_TFF = "tensorflow_federated"
+_KERAS_OPTIMIZERS = {
+    "SGD": "tff.learning.optimizers.build_sgdm",
+    "Adam": "tff.learning.optimizers.build_adam",
+    "Adagrad": "tff.learning.optimizers.build_adagrad",
+    "RMSprop": "an optimizer of Keras' formula",
+}
+_OTHER_OPTIMIZERS = ("Adadelta", "Adamax", "AdamW", "Adafactor", "Ftrl", "Nadam", "Lion")
+_RANDOM_LAYERS = (
+    "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "AlphaDropout",
+    "GaussianDropout", "GaussianNoise",
+)  # fmt: skip
+
+
+class Name(NamedTuple):
+    """One name of TFF that the script uses.
+
+    Attributes:
+        symbol: The name as TFF publishes it, `tff.` first.
+        line: Where it is used first ("12", in a notebook "cell 3, line 2").
+        era: Its life span in words.
+        becomes: Its name in TFF 0.87.0; "" where there is none.
+        status: "checked", "accepted", "ignored", "not yet", "gone" or "unknown".
+    """
+
+    symbol: str
+    line: str
+    era: str
+    becomes: str
+    status: str
+
+
+class Lint(NamedTuple):
+    """What a script uses, and what stands in the way of checking it.
+
+    Attributes:
+        names: Every name of TFF, in the order of first use.
+        obstacles: Sentences, one for each reason why the script cannot be checked.
+        notes: Sentences worth knowing that are no obstacle.
+        checkable: Whether there is no obstacle.
+    """
+
+    names: list[Name]
+    obstacles: list[str]
+    notes: list[str]
+    checkable: bool
+
+
+def lint(path: str | os.PathLike[str]) -> Lint:
+    """Looks through a script or notebook.
+
+    Args:
+        path: The script; it is not run.
+
+    Returns:
+        Its names, obstacles and notes.
+
+    Raises:
+        ScriptError: There is no such script, or it is no Python.
+    """
+    reader = _Reader()
+    for piece in script.pieces(path):
+        _, _, cell = piece.name.rpartition(", ")
+        try:
+            tree = ast.parse(piece.source)
+        except SyntaxError as error:
+            raise ScriptError(
+                f"{piece.name}, line {error.lineno}: is not Python 3.11 ({error.msg}); mend it "
+                "first."
+            ) from None
+        reader.read(tree, f"{cell}, line " if ".ipynb, cell " in piece.name else "")
+    return reader.result()
+
+
+class _Reader:
+    """Collects over the pieces of a script; aliases live from cell to cell."""
+
+    def __init__(self) -> None:
+        self.aliases: dict[str, str] = {}
+        self.names: dict[str, Name] = {}
+        self.obstacles: dict[str, None] = {}
+        self.notes: dict[str, None] = {}
+        self.hello: set[int] = set()
+        self.uses_core = False
+
+    def read(self, tree: ast.AST, prefix: str) -> None:
+        # Imports first: a function's body may use what is imported below it.
+        for node in ast.walk(tree):
+            self._import(node, prefix)
+        for node in ast.walk(tree):
+            self._assignment(node)
+        self._hello_world(tree)
+        for node in _outermost(tree):
+            symbol = self._symbol(node)
+            line = f"{prefix}{node.lineno}"
+            if symbol and symbol.startswith("tff."):
+                self._use(symbol, line, node)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call):
+                self._call(node, f"{prefix}{node.lineno}")
+
+    def result(self) -> Lint:
+        built = "tff.learning.algorithms.build_"
+        if not any(name.becomes.startswith(built) for name in self.names.values()):
+            self.obstacles.setdefault(
+                "no learning process of tff.learning.algorithms is built here: a training loop "
+                "written by hand is not checked yet."
+                if self.names
+                else "the script does not import tensorflow_federated."
+            )
+        obstacles = list(self.obstacles)
+        return Lint(list(self.names.values()), obstacles, list(self.notes), not obstacles)
+
+    # ------------------------------------------------------------------ names
+
+    def _import(self, node: ast.AST, prefix: str) -> None:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.asname:
+                    self.aliases[alias.asname] = alias.name
+                else:
+                    top = alias.name.partition(".")[0]
+                    self.aliases[top] = top
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                self.aliases[alias.asname or alias.name] = full
+                symbol = _short(full)
+                if symbol.startswith("tff.") and not eras.is_package(symbol):
+                    self._use(symbol, f"{prefix}{node.lineno}", node)
+
+    def _assignment(self, node: ast.AST) -> None:
+        if (
+            isinstance(node, ast.Assign)
+            and len(node.targets) == 1
+            and isinstance(node.targets[0], ast.Name)
+            and isinstance(node.value, ast.Attribute)
+            and (symbol := self._full(node.value))
+            and symbol.startswith(_TFF)
+        ):
+            self.aliases.setdefault(node.targets[0].id, symbol)
+
+    def _full(self, node: ast.AST) -> str | None:
+        """The dotted name behind an expression, aliases resolved."""
+        if isinstance(node, ast.Name):
+            return self.aliases.get(node.id)
+        if isinstance(node, ast.Attribute):
+            base = self._full(node.value)
+            return f"{base}.{node.attr}" if base else None
+        return None
+
+    def _symbol(self, node: ast.AST) -> str | None:
+        full = self._full(node)
+        return _short(full) if full else None
+
+    def _use(self, symbol: str, line: str, node: ast.AST) -> None:
+        if eras.is_package(symbol):
+            return
+        found = eras.lookup(symbol)
+        if found is None:
+            near = eras.nearest(symbol)
+            cure = f"did you mean {near}?" if near else "no name of TFF is like it."
+            self.names.setdefault(symbol, Name(symbol, line, "never", near or "", "unknown"))
+            self.obstacles.setdefault(f"line {line}: TFF has no {symbol}; {cure}")
+            return
+        hello = found.name == "tff.federated_computation" and id(node) in self.hello
+        status = eras.ACCEPTED if hello else found.status
+        known = self.names.get(found.name)
+        if known is None or known.status == eras.ACCEPTED:
+            self.names[found.name] = Name(found.name, line, found.era, found.becomes, status)
+        if status == eras.NOT_YET:
+            self.obstacles.setdefault(
+                f"line {line}: {found.name} is not replayed yet"
+                + (f" ({found.note})." if found.note else ".")
+            )
+        elif status == eras.GONE:
+            instead = f"; use {found.becomes}" if found.becomes else ""
+            self.obstacles.setdefault(
+                f"line {line}: {found.name} is gone from TFF and has no stand-in{instead}"
+                + (f" ({found.note})." if found.note else ".")
+            )
+
+    def _hello_world(self, tree: ast.AST) -> None:
+        """`tff.federated_computation(lambda: 'Hello, World!')()` only says that TFF is there."""
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and len(node.args) == 1:
+                body = node.args[0]
+                if isinstance(body, ast.Lambda) and isinstance(body.body, ast.Constant):
+                    self.hello.add(id(node.func))
+            if isinstance(node, ast.FunctionDef) and not node.args.args and all(
+                isinstance(part, ast.Return | ast.Expr) and isinstance(part.value, ast.Constant)
+                for part in node.body
+            ):  # fmt: skip
+                self.hello.update(id(decorator) for decorator in node.decorator_list)
+
+    # ------------------------------------------------------------------ calls
+
+    def _call(self, node: ast.Call, line: str) -> None:
+        last = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+        full = self._full(node.func) or ""
+        if isinstance(node.func, ast.Name):
+            last = full.rpartition(".")[2] or node.func.id
+        keywords = {word.arg: word.value for word in node.keywords}
+        if last in _RANDOM_LAYERS:
+            self.obstacles.setdefault(
+                f"line {line}: {last.lower()}: random masks can never agree across frameworks."
+            )
+        if last in ("LSTM", "GRU", "SimpleRNN") and any(
+            _number(keywords.get(word)) for word in ("dropout", "recurrent_dropout")
+        ):
+            self.obstacles.setdefault(
+                f"line {line}: dropout in {last}: random masks can never agree across frameworks."
+            )
+        if (
+            last == "shuffle"
+            and isinstance(node.func, ast.Attribute)
+            and not full.startswith(("random", "numpy"))
+            and "seed" not in keywords
+            and len(node.args) < 2
+            and (node.args or "buffer_size" in keywords)
+        ):
+            self.notes.setdefault(
+                f"line {line}: unseeded shuffle: fine, the batches that TFF draws are recorded."
+            )
+        if "optimizers" in ast.unparse(node.func) or "optimizers" in full:
+            self._optimizer(last, keywords, line)
+
+    def _optimizer(self, last: str, keywords: dict[str | None, ast.expr], line: str) -> None:
+        if last in _KERAS_OPTIMIZERS:
+            lr = ", with lr= read as learning_rate=" if "lr" in keywords else ""
+            self.notes.setdefault(
+                f"line {line}: tf.keras.optimizers.{last} is adapted to "
+                f"{_KERAS_OPTIMIZERS[last]}{lr} (TFF 0.87.0 refuses Keras optimizers)."
+            )
+        elif last in _OTHER_OPTIMIZERS:
+            self.obstacles.setdefault(
+                f"line {line}: tf.keras.optimizers.{last} has no counterpart in TFF 0.87.0; use "
+                "SGD, Adam, Adagrad or RMSprop."
+            )
+
+
+def _outermost(tree: ast.AST) -> Iterator[ast.expr]:
+    """The longest dotted names: of `tff.learning.Model` only the whole, in the text's order."""
+    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    dotted = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute | ast.Name) and id(node) not in inner
+    ]
+    yield from sorted(dotted, key=lambda node: (node.lineno, node.col_offset))
+
+
+def _short(full: str) -> str:
+    """`tensorflow_federated.learning.Model` as `tff.learning.Model`."""
+    return "tff" + full[len(_TFF) :] if full == _TFF or full.startswith(_TFF + ".") else full
+
+
+def _number(node: ast.expr | None) -> float:
+    return float(node.value) if isinstance(node, ast.Constant) and node.value else 0.0
