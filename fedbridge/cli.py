@@ -6,6 +6,7 @@ the exit code of `check`, `replay` and `demo`: 0 match, 1 differs, 3 not compara
 
 import contextlib
 import enum
+import io
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -295,7 +296,7 @@ def _check_targets(json: str | None, report: Path | None) -> None:
 def _console(json: str | None) -> Console:
     """Where people read: stdout, unless JSON goes there."""
     stream = sys.stderr if json == "-" else sys.stdout
-    if hasattr(stream, "reconfigure"):
+    if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="replace")  # a ✓ must not end a run on an ASCII terminal
     return Console(file=stream)
 

@@ -137,8 +137,9 @@ def _figure() -> tuple[Any, Any]:
     """An empty figure that belongs to nobody: pyplot and its global state stay out of it."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(5.4, 3.1), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(5.4, 3.1))
+    # Margins that hold every label here; a layout engine would draw everything twice.
+    axes = figure.add_axes((0.13, 0.14, 0.86, 0.75))
     figure.patch.set_visible(False)
     axes.patch.set_visible(False)
     for side in ("top", "right"):
@@ -159,7 +160,7 @@ def _finish(figure: Any, axes: Any, name: str) -> str:
     axes.set_xlabel("round", color=_INK)
     axes.yaxis.label.set_color(_INK)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(loc="outside upper left", ncols=4, frameon=False, labelcolor=_INK, fontsize=10)
+    figure.legend(loc="upper left", ncols=4, frameon=False, labelcolor=_INK, fontsize=10)
     drawn = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(drawn, format="svg", metadata={"Date": None})

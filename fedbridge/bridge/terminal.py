@@ -229,7 +229,7 @@ def show(console: Console, result: Result) -> None:
     console.print("\n".join(lines), markup=False, highlight=False, soft_wrap=True)
 
 
-def save_terminal_svg(result: Result, path: str | Path, *, width: int = 100) -> Path:
+def save_terminal_svg(result: Result, path: str | Path, *, width: int = 88) -> Path:
     """Saves what `check` shows at its end as a picture, without the font that rich links to."""
     console = Console(
         record=True, file=io.StringIO(), width=width, force_terminal=True, color_system="truecolor"
@@ -244,7 +244,9 @@ def _row(one: RoundResult) -> Row:
 
 
 def _table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, header_style="bold", border_style="dim")
+    return Table(
+        box=box.SIMPLE_HEAD, collapse_padding=True, header_style="bold", border_style="dim"
+    )
 
 
 def _mark(mark: str) -> Text:

@@ -1,6 +1,7 @@
 """How a result is said: the same words and numbers in the terminal and on the page."""
 
 import math
+from typing import TypeGuard
 
 from fedbridge.bridge.result import EvaluationResult, Result, RoundResult
 
@@ -80,7 +81,7 @@ def speed(result: Result) -> list[str]:
     return said
 
 
-def usable(value: float | None) -> bool:
+def usable(value: float | None) -> TypeGuard[float]:
     """Whether a number was measured at all."""
     return value is not None and math.isfinite(value)
 
