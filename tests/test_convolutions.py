@@ -1,0 +1,278 @@
+"""The rewritten convolutions compute what the native ones do, and none of another order is left."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+from jax import lax
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+from fedbridge.jax_core._convolutions import _is_native, _rewrite, canonical_convolutions
+
+IMAGES = ("NHWC", "HWIO", "NHWC")
+
+
+def equations(value: Any, in_loop: bool = False) -> Iterator[tuple[Any, bool]]:
+    """Every equation of a jaxpr and of those within it, and whether it stands in a loop's body."""
+    if isinstance(value, tuple | list):
+        for item in value:
+            yield from equations(item, in_loop)
+    elif isinstance(value, Jaxpr | ClosedJaxpr):
+        for equation in value.eqns:
+            yield equation, in_loop
+            inside = in_loop or equation.primitive.name in ("while", "scan")
+            for param in equation.params.values():
+                yield from equations(param, inside)
+
+
+def slow_convolutions(fn, *args, only_in_loops: bool = False) -> int:
+    """How many convolutions of `fn` are in an order that is slow in a loop."""
+    return sum(
+        equation.primitive is lax.conv_general_dilated_p
+        and not _is_native(equation)
+        and (in_loop or not only_in_loops)
+        for equation, in_loop in equations(jax.make_jaxpr(fn)(*args))
+    )
+
+
+def assert_trees_close(actual, expected, rtol):
+    """Close, relative to the largest value of each leaf."""
+    for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype)
+        scale = np.abs(other).max(initial=1e-30)
+        np.testing.assert_allclose(np.asarray(one), np.asarray(other), rtol=0, atol=rtol * scale)
+
+
+@st.composite
+def convolutions(draw):
+    """Any convolution: the shapes of its operands and its parameters."""
+    rank = draw(st.integers(1, 3))
+    groups, batch_groups = draw(st.sampled_from([(1, 1), (1, 1), (2, 1), (3, 1), (1, 2), (1, 3)]))
+    image = {
+        "N": draw(st.integers(1, 3)) * batch_groups,
+        "C": draw(st.integers(1, 3)) * groups,
+        **{axis: draw(st.integers(4, 6)) for axis in "DHW"[:rank]},
+    }
+    kernel = {
+        "I": image["C"] // groups,
+        "O": draw(st.integers(1, 2)) * groups * batch_groups,
+        **{axis: draw(st.integers(1, 3)) for axis in "DHW"[:rank]},
+    }
+    image_order, out_order = (draw(st.permutations("NC" + "DHW"[:rank])) for _ in range(2))
+    kernel_order = draw(st.permutations("IO" + "DHW"[:rank]))
+
+    def each(low, high):
+        return tuple(draw(st.integers(low, high)) for _ in range(rank))
+
+    params = {
+        "window_strides": each(1, 2),
+        "padding": tuple(zip(each(-1, 2), each(0, 2), strict=True)),
+        "lhs_dilation": each(1, 2),
+        "rhs_dilation": each(1, 2),
+        "feature_group_count": groups,
+        "batch_group_count": batch_groups,
+        "dimension_numbers": tuple("".join(o) for o in (image_order, kernel_order, out_order)),
+    }
+    shapes = [image[axis] for axis in image_order], [kernel[axis] for axis in kernel_order]
+    return *shapes, params
+
+
+@settings(deadline=None, max_examples=20)
+@given(convolutions(), st.integers(0, 99))
+def test_any_convolution_and_its_gradients_keep_their_values(convolution, seed):
+    image_shape, kernel_shape, params = convolution
+    rng = np.random.default_rng(seed)
+    image, kernel = (rng.normal(size=s).astype(np.float32) for s in (image_shape, kernel_shape))
+
+    def value_and_gradients(image, kernel):
+        convolve = functools.partial(lax.conv_general_dilated, **params)
+        out, gradients = jax.vjp(convolve, image, kernel)
+        return out, gradients(jnp.cos(out))
+
+    canonical = canonical_convolutions(value_and_gradients)
+    assert slow_convolutions(canonical, image, kernel) == 0
+    # Sums of at most a few hundred float32 products, perhaps in another order.
+    assert_trees_close(
+        jax.jit(canonical)(image, kernel), jax.jit(value_and_gradients)(image, kernel), rtol=1e-6
+    )
+
+
+def conv(x, w):
+    return lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=IMAGES)
+
+
+@jax.custom_jvp
+def conv_with_jvp(x, w):
+    return conv(x, w)
+
+
+conv_with_jvp.defjvp(lambda primals, tangents: jax.jvp(conv, primals, tangents))
+
+
+@jax.custom_vjp
+def conv_with_vjp(x, w):
+    return conv(x, w)
+
+
+conv_with_vjp.defvjp(
+    lambda x, w: (conv(x, w), (x, w)), lambda saved, g: jax.vjp(conv, *saved)[1](g)
+)
+
+
+def in_scan(x, w):
+    return lax.scan(lambda x, _: (jnp.tanh(conv(x, w)), None), x, None, length=3)[0]
+
+
+def in_cond(x, w):
+    return lax.cond(x.sum() > 0, lambda: conv(x, w), lambda: conv(conv(x, w), w))
+
+
+def in_vmap(x, w):
+    kernels = jnp.stack([w, 2 * w])
+    return jax.vmap(conv, in_axes=(None, 0))(x, kernels).sum(0)
+
+
+def in_shard_map(x, w):
+    # Before jax 0.8 under another name; the oldest jax has no `jax.shard_map`.
+    shard_map = getattr(jax, "shard_map", None)
+    if shard_map is None:
+        from jax.experimental.shard_map import shard_map
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("clients",))
+    rows, all_of_it = jax.sharding.PartitionSpec("clients"), jax.sharding.PartitionSpec()
+    return shard_map(in_scan, mesh=mesh, in_specs=(rows, all_of_it), out_specs=rows)(x, w)
+
+
+def twice(x, w):
+    return conv(conv(x, w), w)
+
+
+FORWARDS = {
+    "plain": conv,
+    "twice": twice,
+    "jit": jax.jit(conv),
+    "checkpoint": jax.checkpoint(twice),
+    "scan": in_scan,
+    "checkpoint_in_scan": lambda x, w: lax.scan(
+        jax.checkpoint(lambda x, _: (jnp.tanh(conv(x, w)), None)), x, None, length=3
+    )[0],
+    "cond": in_cond,
+    "vmap": in_vmap,
+    "custom_jvp": conv_with_jvp,
+    "custom_vjp": conv_with_vjp,
+    "shard_map": in_shard_map,
+}
+
+
+@pytest.mark.parametrize("forward", FORWARDS.values(), ids=FORWARDS.keys())
+@pytest.mark.parametrize("loop", ["while", "scan"])
+def test_gradient_steps_in_a_loop_keep_their_values_and_lose_their_slow_convolutions(forward, loop):
+    def train(weights, x, steps):
+        def step(weights):
+            gradients = jax.grad(lambda w: jnp.mean(jnp.sin(forward(x, w["kernel"]))))(weights)
+            return jax.tree.map(lambda w, g: w - 0.1 * g, weights, gradients)
+
+        if loop == "scan":
+            return lax.scan(lambda w, _: (step(w), None), weights, None, length=3)[0]
+        return lax.fori_loop(0, steps, lambda _, w: step(w), weights)
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3, 6, 5, 2)).astype(np.float32)
+    arguments = {"kernel": rng.normal(size=(3, 3, 2, 2)).astype(np.float32)}, x, 3
+    canonical = canonical_convolutions(train)
+    assert slow_convolutions(train, *arguments, only_in_loops=True) > 0
+    assert slow_convolutions(canonical, *arguments) == 0
+    # Three steps; each convolution's last bits pass through the next ones.
+    assert_trees_close(jax.jit(canonical)(*arguments), jax.jit(train)(*arguments), rtol=2e-6)
+
+
+def test_a_rewritten_function_can_be_mapped_and_differentiated():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4, 2, 6, 5, 2)).astype(np.float32)
+    w = rng.normal(size=(2, 2, 3, 3)).astype(np.float32)
+    other_order = functools.partial(
+        lax.conv_general_dilated,
+        window_strides=(1, 1),
+        padding="SAME",
+        dimension_numbers=("NWHC", "OIHW", "CNHW"),
+    )
+
+    def gradients(convolve):
+        gradient = jax.grad(lambda w, x: convolve(x, w).sum())
+        return jax.jit(jax.vmap(gradient, in_axes=(None, 0)))(w, x)
+
+    rewritten = canonical_convolutions(other_order)
+    assert_trees_close(gradients(rewritten), gradients(other_order), rtol=1e-6)
+
+
+def test_trees_keys_and_keywords_pass_through():
+    def fn(state, *, key, count):
+        noise = jax.random.normal(key, (2,))
+        return {"state": (state["w"] + noise, None), "key": key, "next": count + 1}
+
+    state, key = {"w": np.zeros(2, np.float32), "nothing": None}, jax.random.key(1)
+    expected = jax.jit(fn)(state, key=key, count=3)
+    actual = jax.jit(canonical_convolutions(fn))(state, key=key, count=3)
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    assert actual["key"].dtype == key.dtype
+    assert actual["next"] == 4
+    assert actual["next"].weak_type == expected["next"].weak_type
+    np.testing.assert_array_equal(actual["state"][0], expected["state"][0])
+
+
+def test_a_function_is_traced_once_for_each_shape():
+    traces = []
+
+    @jax.jit
+    @canonical_convolutions
+    def fn(x, w):
+        traces.append(x.shape)
+        return jax.grad(lambda w: conv(x, w).sum())(w)
+
+    w = np.ones((3, 3, 1, 1), np.float32)
+    for count in (2, 2, 3, 3, 2):
+        fn(np.ones((count, 4, 4, 1), np.float32), w)
+    assert traces == [(2, 4, 4, 1), (3, 4, 4, 1)]
+
+
+def test_what_holds_no_slow_convolution_stays_the_same_object():
+    def fn(x, w):
+        return lax.fori_loop(0, 3, lambda _, x: jnp.tanh(jax.jit(conv)(x, w)), x)
+
+    jaxpr = jax.make_jaxpr(fn)(np.ones((2, 4, 4, 1)), np.ones((3, 3, 1, 1)))
+    assert _rewrite(jaxpr, {}) is jaxpr
+
+
+def test_a_function_that_is_called_twice_is_compiled_once():
+    gradient = jax.jit(jax.grad(lambda w, x: conv(x, w).sum()))
+    jaxpr = jax.make_jaxpr(lambda w, x: gradient(w, x) + gradient(2 * w, x))(
+        np.ones((3, 3, 1, 1)), np.ones((2, 4, 4, 1))
+    )
+    first, second = (
+        equation.params["jaxpr"]
+        for equation in _rewrite(jaxpr, {}).eqns
+        if "jaxpr" in equation.params
+    )
+    assert first is second
+    assert not any(
+        equation.primitive is lax.conv_general_dilated_p and not _is_native(equation)
+        for equation, _ in equations(first)
+    )
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.int32, jnp.complex64])
+def test_other_types_keep_their_values(dtype):
+    x = (jnp.arange(2 * 3 * 4 * 4).reshape(2, 3, 4, 4) % 7).astype(dtype)
+    w = (jnp.arange(3 * 3 * 2 * 2).reshape(3, 3, 2, 2) % 2).astype(dtype)
+
+    def fn(x, w):
+        return lax.conv(x, w, (1, 1), "SAME")
+
+    # Small integers: exact in every type and order.
+    actual, expected = jax.jit(canonical_convolutions(fn))(x, w), jax.jit(fn)(x, w)
+    assert actual.dtype == expected.dtype
+    assert (actual == expected).all()
