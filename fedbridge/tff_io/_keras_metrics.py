@@ -21,7 +21,6 @@ from fedbridge.tff_io._keras_losses import (
     Mask,
     absolute_error,
     match_ranks,
-    mean_of_last_axis,
     squared_error,
 )
 from fedbridge.tff_io._keras_objects import Spec, construct
@@ -73,11 +72,10 @@ def _accuracy() -> Values:
 
 
 def _binary_accuracy(threshold: float = 0.5) -> Values:
-    def values(y_true: Array, y_pred: Array, mask: Mask) -> Array:
-        predicted = (y_pred > threshold).astype(jnp.float32)
-        return mean_of_last_axis((y_true == predicted).astype(jnp.float32), mask)
-
-    return values
+    # Every label counts, not every example: the class does not average as the function does.
+    return lambda y_true, y_pred, mask: (
+        (y_true == (y_pred > threshold).astype(jnp.float32)).astype(jnp.float32)
+    )
 
 
 def _categorical_accuracy() -> Values:
