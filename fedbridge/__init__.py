@@ -53,6 +53,14 @@ from fedbridge.jax_core import (
     unweighted_mean as unweighted_mean,
     weighted_mean as weighted_mean,
 )
+from fedbridge.tff_io import (
+    from_client_data as from_client_data,
+    from_clients as from_clients,
+    from_datasets as from_datasets,
+    from_keras as from_keras,
+    from_sql as from_sql,
+)
+
 if TYPE_CHECKING:
     from fedbridge import models as models
 

@@ -35,7 +35,7 @@ class Stream(NamedTuple):
 
     rows: Int32[Any, "steps batch"]
     sizes: Int32[Any, " steps"]
-    step_offsets: Int32[Any, " clients+1"]
+    step_offsets: Int32[Any, " offsets"]
 
 
 @jax.tree_util.register_dataclass
@@ -91,7 +91,7 @@ def bucket(size: int) -> int:
 def make_stream(
     rows: Int[np.ndarray, "steps batch"],
     sizes: Int[np.ndarray, " steps"],
-    step_offsets: Int[np.ndarray, " clients+1"],
+    step_offsets: Int[np.ndarray, " offsets"],
     *,
     min_steps: int = 0,
     min_clients: int = 0,
@@ -109,7 +109,7 @@ def make_stream(
     return Stream(padded_rows, padded_sizes, padded_offsets)
 
 
-def join_plans(plans: Sequence[ClientPlan], first_rows: Sequence[int]) -> Stream:
+def join_plans(plans: Sequence[ClientPlan], first_rows: Int[np.ndarray, " clients"]) -> Stream:
     """Joins the plans of clients, each over its own rows, to the stream of a cohort.
 
     Args:

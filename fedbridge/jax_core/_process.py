@@ -107,18 +107,14 @@ def compose_learning_process(
         def client_fn(server: LearningAlgorithmState, client: Client) -> ClientOutput:
             weights = server.global_model_weights
             result, metrics = client_work.client(server.client_work, weights, client)
-            contribution = aggregator.client(
-                server.aggregator, result.update, result.update_weight
-            )
+            contribution = aggregator.client(server.aggregator, result.update, result.update_weight)
             return ClientOutput((contribution, metrics))
 
         (contributions, metrics), _ = over_clients(client_fn, state, cohort, execution)
         update = aggregator.server(state.aggregator, contributions)
         final = finalizer.next(state.finalizer, state.global_model_weights, update.result)
         work_state, work_measured = client_work.server(state.client_work, metrics)
-        new_state = LearningAlgorithmState(
-            final.result, (), work_state, update.state, final.state
-        )
+        new_state = LearningAlgorithmState(final.result, (), work_state, update.state, final.state)
         measured = OrderedDict(
             distributor=(),
             client_work=work_measured,
@@ -139,9 +135,7 @@ def compose_learning_process(
 def learning_process(initialize: Callable, next: Callable) -> LearningProcess:
     """A learning process with the usual accessors of weights and hyperparameters."""
 
-    def set_weights(
-        state: LearningAlgorithmState, weights: ModelWeights
-    ) -> LearningAlgorithmState:
+    def set_weights(state: LearningAlgorithmState, weights: ModelWeights) -> LearningAlgorithmState:
         new = jax.tree.map(jnp.asarray, weights)
         _check_same_shapes(state.global_model_weights, new)
         return state._replace(global_model_weights=new)
