@@ -37,9 +37,9 @@ class Fraction255(NamedTuple):
         [[0.0, 0.20000000298023224, 1.0]]
     """
 
-    numerators: UInt8[Any, "rows ..."]
+    numerators: UInt8[Any, "..."]
 
-    def decode(self) -> Float32[Any, "rows ..."]:
+    def decode(self) -> Float32[Any, "..."]:
         """The numbers: bitwise float32(k) / float32(255), in NumPy as in a compiled program."""
         if isinstance(self.numerators, np.ndarray | np.generic):
             return _TABLE[self.numerators]

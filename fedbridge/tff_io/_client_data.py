@@ -6,7 +6,6 @@ their names with "/". TensorFlow is imported inside the functions that hand data
 """
 
 import dataclasses
-import difflib
 import itertools
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ from fedbridge.jax_core._arrays import Fraction255, Ragged, decode_column, encod
 _BATCH = 1024
 
 
-def from_clients(clients: Mapping[str, Mapping[str, Any]]) -> FederatedArrays:
+def from_clients(clients: Mapping[Any, Any]) -> FederatedArrays:
     """Packs clients that are dictionaries of arrays.
 
     Args:
@@ -283,6 +282,8 @@ def _pack(clients: Mapping[str, Mapping[str, np.ndarray]]) -> FederatedArrays:
 
 
 def _same_names(client_id: str, features: Any, first_id: str, first: Any) -> None:
+    import difflib
+
     for lacks, has, there, other in (
         (client_id, features, first, first_id),
         (first_id, first, features, client_id),

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedbridge.jax_core import ClientDataError
-from fedbridge.tff_io._example_proto import BYTES, FLOAT, INT64, parse_example
+from fedbridge.tff_io._example_proto import parse_example
+from fedbridge.tff_io._wire import BYTES, FLOAT, INT64
 
 ElementSpec = Mapping[str, tuple[tuple[int, ...], Any]]
 """Feature name to (shape, dtype); the dtype of strings is `bytes`."""

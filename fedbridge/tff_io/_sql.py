@@ -32,7 +32,8 @@ from fedbridge.jax_core._arrays import (
 )
 from fedbridge.tff_io._cache import cache_folder, fingerprint, load_copy, save_copy
 from fedbridge.tff_io._element_spec import ElementSpec, FeatureSpec, infer_spec, read_spec
-from fedbridge.tff_io._example_proto import INT64, Values, parse_examples, serialize_example
+from fedbridge.tff_io._example_proto import Values, parse_examples, serialize_example
+from fedbridge.tff_io._wire import INT64
 
 _BLOCK = 2048
 _TABLES = {
