@@ -7,6 +7,7 @@ never computed, since every loop runs to the real number of steps and clients.
 """
 
 import dataclasses
+import functools
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -38,7 +39,11 @@ class Stream(NamedTuple):
     step_offsets: Int32[Any, " offsets"]
 
 
-@jax.tree_util.register_dataclass
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["features", "streams", "num_clients", "key", "client_hashes", "state"],
+    meta_fields=["decode", "exact_sizes"],
+)
 @dataclasses.dataclass(frozen=True)
 class Cohort:
     """The clients of one round.
@@ -60,10 +65,8 @@ class Cohort:
     key: Key[Array, ""]
     client_hashes: UInt32[Any, " clients"]
     state: PyTree = ()
-    decode: Callable[[Mapping[str, Any]], Batch] = dataclasses.field(
-        default=identity, metadata={"static": True}
-    )
-    exact_sizes: tuple[int, ...] | None = dataclasses.field(default=None, metadata={"static": True})
+    decode: Callable[[Mapping[str, Any]], Batch] = identity
+    exact_sizes: tuple[int, ...] | None = None
 
     def batch(self, rows: Int[Any, " batch"]) -> Batch:
         """The decoded batch of these rows."""
