@@ -3,13 +3,13 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import pytest
 from results import one_round, result
 from typer.testing import CliRunner
 
 from fedbridge import jax_core as fc
+from fedbridge.bridge.lint import Lint, Name
 from fedbridge.bridge.reference import Finding
 from fedbridge.cli import app
 
@@ -19,18 +19,6 @@ CODES = {"match": 0, "differs": 1, "not comparable": 3}
 
 def invoke(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-class Name(NamedTuple):
-    name: str
-    becomes: str | None
-
-
-class Linted(NamedTuple):
-    names: tuple
-    obstacles: tuple
-    notes: tuple
-    checkable: bool
 
 
 @pytest.fixture
@@ -65,8 +53,10 @@ def stand_ins(monkeypatch):
         processes=processes, calls=[SimpleNamespace(process=process) for process in (0, 1, 0)]
     )
     module("fedbridge.bridge.trace", read=remember("read", lambda: recorded))
-    linted = Linted((Name("tff.learning.x", None),), (), ("a note",), True)
-    module("fedbridge.bridge.lint", lint=remember("lint", lambda: linted))
+    linted = Lint(
+        [Name("tff.learning.x", "3", "0.1 to 0.20", "tff.y", "checked")], [], ["a note"], True
+    )
+    module("fedbridge.bridge.lint", lint=remember("lint", lambda: linted), Name=Name)
     module(
         "fedbridge.tff_io",
         generate_emnist=remember("generate", lambda: "FILE"),
@@ -205,9 +195,11 @@ def test_lint_lists_names_and_judges(stand_ins, monkeypatch, tmp_path):
     assert "The script can be checked." in done.output
     assert json.loads((tmp_path / "lint.json").read_text())["checkable"] is True
 
-    refused = Linted((), ("dropout cannot be compared",), (), False)
+    refused = Lint([], ["dropout cannot be compared"], [], False)
     monkeypatch.setitem(
-        sys.modules, "fedbridge.bridge.lint", SimpleNamespace(lint=lambda script: refused)
+        sys.modules,
+        "fedbridge.bridge.lint",
+        SimpleNamespace(lint=lambda script: refused, Name=Name),
     )
     done = invoke("lint", "train.py")
     assert done.exit_code == 1

@@ -28,6 +28,7 @@ from rich.text import Text
 
 from fedbridge.bridge import words
 from fedbridge.bridge.files import replace_text
+from fedbridge.bridge.lint import Name
 from fedbridge.bridge.result import Result, RoundResult
 
 _COLORS = {"match": "green", "differs": "red", "not comparable": "yellow"}
@@ -253,12 +254,14 @@ def _mark(mark: str) -> Text:
     return Text(mark, style={"✓": "bold green", "✗": "bold red"}.get(mark, "dim"))
 
 
-def lint_table(names: Iterable[Any]) -> Table:
-    """What `lint` found, one row a name, one column a field."""
+def lint_table(names: Iterable[Name]) -> Table:
+    """The TFF names that a script uses."""
     table = _table()
-    rows = list(names)
-    for field in rows[0]._fields if rows else ():
-        table.add_column(field.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*("" if value is None else Text(str(value)) for value in row))
+    for title in ("name", "line", "era", "in TFF 0.87.0", "status"):
+        table.add_column(title, overflow="fold")
+    colors = {"checked": "green", "accepted": "green", "ignored": "dim"}
+    for name in names:
+        becomes = "the same" if name.becomes == name.symbol else name.becomes
+        status = Text(name.status, style=colors.get(name.status, "red"))
+        table.add_row(name.symbol, name.line, name.era, Text(becomes), status)
     return table
