@@ -1,9 +1,13 @@
 """What every test here gets: strict ranks, keys, and caches of its own."""
 
 import itertools
+import os
 
 import jax
 import pytest
+
+# Before anyone imports Keras: there is no TensorFlow here.
+os.environ["KERAS_BACKEND"] = "jax"
 
 # A silent broadcast of [clients] against [clients, batch] is the mistake this library can least
 # afford; jax raises instead.
