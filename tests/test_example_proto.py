@@ -30,8 +30,12 @@ def example(*entries):
     return field(1, b"".join(entries))
 
 
+def entry_of(content):
+    return field(1, content)
+
+
 def entry(name, feature):
-    return field(1, field(1, name) + field(2, feature))
+    return entry_of(field(1, name) + field(2, feature))
 
 
 def assert_same(parsed, features):
@@ -137,7 +141,7 @@ def test_unknown_fields_are_skipped_and_the_order_is_free():
         ]
     )
     feature = unknown + field(3, unknown + field(1, b"\x07") + unknown)
-    backwards = field(1, unknown + field(2, feature) + unknown + field(1, b"y"))
+    backwards = entry_of(field(2, feature) + field(1, b"y"))
     record = unknown + field(1, unknown + backwards) + unknown
     assert parse_example(record)["y"][1].tolist() == [7]
     assert parse_example(field(1, field(1, b""))) == {}  # an entry of nothing at all
@@ -156,6 +160,10 @@ def test_unknown_fields_are_skipped_and_the_order_is_free():
         (b"\x0b" * 200, "wire type 3"),
         (b"\xff\xff\xff\xff\xff\xff\xff\x01\x00", "tag"),
         (example(entry(b"\xff", b"")), "UTF-8"),
+        (
+            example(entry_of(field(1, b"y") + b"\x18\x01" + field(2, b""))),
+            "an entry with a field 3",
+        ),
         (example(entry(b"x", field(2, field(1, b"123")))), "packed floats"),
         (example(entry(b"y", field(3, field(1, b"\x80")))), "without an end"),
         (example(entry(b"y", field(3, field(1, b"\x80" * 10 + b"\x01")))), "without an end"),

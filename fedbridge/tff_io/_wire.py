@@ -1,7 +1,7 @@
 """The wire format of one tf.train.Example: where its values lie.
 
 By the book: later entries of a map replace earlier ones, so do other members of a oneof; repeated
-messages are merged; unknown fields are skipped.
+messages are merged; unknown fields are skipped, but not those of a map's entry.
 
 Reference: tensorflow/core/example/{example,feature}.proto and the protobuf wire format.
 """
@@ -54,17 +54,19 @@ def find_values(record: bytes) -> dict[str, Feature]:
 def _entry(record: bytes, start: int, stop: int) -> tuple[str, Feature]:
     name, kind, spans = b"", 0, []
     for number, wire, a, b in _fields(record, start, stop):
-        if wire != _LENGTH:
-            continue
+        if wire != _LENGTH or number > 2:
+            # protobuf's own parsers disagree here: C++ keeps the entry, upb drops it, and
+            # TensorFlow refuses it.
+            raise DamageError(f"an entry with a field {number} at byte {a}")
         if number == 1:
             name = record[a:b]
             _text(name)
-        elif number == 2:
-            for member, wire, c, d in _fields(record, a, b):
-                if wire == _LENGTH and member in (BYTES, FLOAT, INT64):
-                    if member != kind:  # another member of the oneof clears the first
-                        kind, spans = member, []
-                    spans += _value_spans(record, c, d, member)
+            continue
+        for member, wire, c, d in _fields(record, a, b):
+            if wire == _LENGTH and member in (BYTES, FLOAT, INT64):
+                if member != kind:  # another member of the oneof clears the first
+                    kind, spans = member, []
+                spans += _value_spans(record, c, d, member)
     return _text(name), Feature(kind, spans)
 
 
