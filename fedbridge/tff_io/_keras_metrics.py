@@ -73,8 +73,8 @@ def _accuracy() -> Values:
 
 def _binary_accuracy(threshold: float = 0.5) -> Values:
     # Every label counts, not every example: the class does not average as the function does.
-    return lambda y_true, y_pred, mask: (
-        (y_true == (y_pred > threshold).astype(jnp.float32)).astype(jnp.float32)
+    return lambda y_true, y_pred, mask: (y_true == (y_pred > threshold).astype(jnp.float32)).astype(
+        jnp.float32
     )
 
 

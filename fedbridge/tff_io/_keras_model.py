@@ -189,17 +189,15 @@ def _feature(batch: Batch, name: str) -> Any:
 
 def _inputs(graph: Graph, x: Any) -> list[Array]:
     """The model's inputs from one array, a list in Keras' order, or a dictionary by name."""
+    names = ", ".join(graph.input_names)
     if isinstance(x, Mapping):
         if not set(graph.input_names) <= set(x):
-            raise ModelError(
-                f"the batch has the inputs {', '.join(x)}; the model takes"
-                f" {', '.join(graph.input_names)}"
-            )
+            raise ModelError(f'the batch\'s "x" holds {", ".join(x)}; the model takes {names}')
         x = [x[name] for name in graph.input_names]
     elif not isinstance(x, list | tuple):
         x = [x]
     if len(x) != len(graph.input_names):
-        raise ModelError(f"the batch has {len(x)} inputs; the model takes {len(graph.input_names)}")
+        raise ModelError(f'the batch\'s "x" holds {len(x)} arrays; the model takes {names}')
     return [jnp.asarray(one) for one in x]
 
 
