@@ -1,6 +1,6 @@
 """The TFF script behind tests/traces/: FedAvg on four ragged clients, one of them empty.
 
-    fedbridge record compat_tests/golden_script.py -o tests/traces/momentum -- --client_momentum 0.9
+fedbridge record compat_tests/golden_script.py -o tests/traces/momentum -- --client_momentum 0.9
 """
 
 import argparse

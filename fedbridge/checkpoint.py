@@ -99,4 +99,3 @@ def load(path: str | os.PathLike[str], like: _Tree) -> _Tree:
 
 def _describe(leaf: tuple[tuple[int, ...], np.dtype] | None) -> str:
     return "absent" if leaf is None else f"{leaf[1]}{list(leaf[0])}"
-

@@ -1,10 +1,7 @@
 """Keras models as `Model`s: against Keras 3 itself, against NumPy, and configs of Keras 2.14."""
 
 import json
-import os
 from pathlib import Path
-
-os.environ["KERAS_BACKEND"] = "jax"  # before keras is imported, by anyone
 
 import jax
 import jax.numpy as jnp

@@ -262,9 +262,7 @@ def test_evaluation_adds_up_over_rounds():
     state = evaluation.initialize()
     state, first = evaluation.next(state, data.cohort(["c0"], fb.Batches(4)))
     state, second = evaluation.next(state, data.cohort(["c1"], fb.Batches(4)))
-    _, both = evaluation.next(
-        evaluation.initialize(), data.cohort(["c0", "c1"], fb.Batches(4))
-    )
+    _, both = evaluation.next(evaluation.initialize(), data.cohort(["c0", "c1"], fb.Batches(4)))
     total = second["client_work"]["eval"]["total_rounds_metrics"]
     assert total["num_examples"] == 12
     assert total["num_examples"].dtype == np.int64
@@ -280,7 +278,9 @@ def test_a_limited_loop_equals_the_dynamic_one_and_differentiates():
     client = fb.Client(cohort, 0, jax.random.key(0))
 
     def total(scale, limit=None):
-        add = lambda seen, step: seen + scale * jnp.where(step.mask[:, None], step.batch["x"], 0).sum()
+        add = lambda seen, step: (
+            seen + scale * jnp.where(step.mask[:, None], step.batch["x"], 0).sum()
+        )
         if limit is None:
             return fb.over_steps(add, jnp.float32(0), client)
         with_value = lambda seen, step: (add(seen, step), step.index)

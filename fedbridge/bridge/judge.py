@@ -125,5 +125,5 @@ def tensor_errors(
 ) -> tuple[TensorError, ...]:
     """The errors tensor by tensor, the worst first (by what they exceed)."""
     tensors = [TensorError(path, probe[path], whole[path], floor[path]) for path in whole]
-    excess = lambda t: max(t.probe_error, t.round_error / max(t.noise_floor, LOW_FLOOR))  # noqa: E731
+    excess = lambda t: max(t.probe_error, t.round_error / max(t.noise_floor, LOW_FLOOR))
     return tuple(sorted(tensors, key=excess, reverse=True))

@@ -5,8 +5,7 @@ from typing import Any
 
 import optax
 
-from fedbridge import algorithms, tff_io
-from fedbridge import jax_core as fc
+from fedbridge import algorithms, jax_core as fc, tff_io
 from fedbridge.bridge.trace import Process, Trace
 
 _OPTIMIZERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {
@@ -97,7 +96,7 @@ def _model(trace: Trace, number: int) -> fc.Model:
     described = trace.processes[number].model or {}
     call = next((call for call in trace.calls if call.process == number), None)
     state = {} if call is None else trace.state(call.state_before)
-    part = lambda name: [  # noqa: E731
+    part = lambda name: [
         leaf for path, leaf in state.items() if path.startswith(f"global_model_weights/{name}/")
     ]
     weights = fc.ModelWeights(part("trainable"), part("non_trainable"))

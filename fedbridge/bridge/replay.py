@@ -283,12 +283,25 @@ def _result(
         "build": player.seconds_build if player else None,
         "compile": ours[0] - steady if steady is not None else None,
     }
-    versions = {**trace.versions, "replayed_with_fedbridge": __version__,
-                "replayed_with_jax": jax.__version__, "device": jax.devices()[0].platform}
+    versions = {
+        **trace.versions,
+        "replayed_with_fedbridge": __version__,
+        "replayed_with_jax": jax.__version__,
+        "device": jax.devices()[0].platform,
+    }
     script = " ".join([trace.script["name"], *trace.script["arguments"]])
     return Result(
-        verdict, reason, tuple(trace.adapted), tuple(trace.notes), rounds, evaluations,
-        speedup, whole, seconds, versions, script,
+        verdict,
+        reason,
+        tuple(trace.adapted),
+        tuple(trace.notes),
+        rounds,
+        evaluations,
+        speedup,
+        whole,
+        seconds,
+        versions,
+        script,
     )
 
 
@@ -297,8 +310,20 @@ def _untold(call: Call) -> RoundResult:
     nan = float("nan")
     loss = judge.flat(call.metrics).get("client_work/train/loss", nan)
     return RoundResult(
-        call.round, float(loss), nan, nan, nan, nan, call.seconds, None, False, None, (),
-        call.metrics, {}, nan,
+        call.round,
+        float(loss),
+        nan,
+        nan,
+        nan,
+        nan,
+        call.seconds,
+        None,
+        False,
+        None,
+        (),
+        call.metrics,
+        {},
+        nan,
     )
 
 

@@ -83,4 +83,3 @@ from fedbridge.jax_core._trees import (
     from_named_leaves as from_named_leaves,
     named_leaves as named_leaves,
 )
-

@@ -65,7 +65,7 @@ def weighted_mean() -> Aggregator:
         measured = OrderedDict(mean_value=(), mean_weight=())
         return MeasuredProcessOutput(state, _mean(summed.value, summed.weight), measured)
 
-    state = lambda: OrderedDict(value_sum_process=(), weight_sum_process=())  # noqa: E731
+    state = lambda: OrderedDict(value_sum_process=(), weight_sum_process=())
     return Aggregator(state, client, server)
 
 
@@ -79,5 +79,5 @@ def unweighted_mean() -> Aggregator:
         measured = OrderedDict(mean_value=(), mean_count=())
         return MeasuredProcessOutput(state, _mean(summed.value, summed.weight), measured)
 
-    state = lambda: OrderedDict(value_sum_process=(), count_sum_process=())  # noqa: E731
+    state = lambda: OrderedDict(value_sum_process=(), count_sum_process=())
     return Aggregator(state, client, server)

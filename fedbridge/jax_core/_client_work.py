@@ -116,9 +116,7 @@ def local_training(
         seen = local.num_examples + forward.num_examples
         return LocalState(weights, optimizer, metrics, seen)
 
-    def client(
-        state: PyTree, weights: ModelWeights, client: Client
-    ) -> tuple[ClientResult, PyTree]:
+    def client(state: PyTree, weights: ModelWeights, client: Client) -> tuple[ClientResult, PyTree]:
         optimizer = set_hparams(client_optimizer.init(weights.trainable), state)
         zeros = zero_metrics(model.metrics)
         start = LocalState(weights, optimizer, zeros, jnp.zeros((), jnp.int32))

@@ -73,7 +73,7 @@ def over_clients(
 
 
 def _zeros_of(client_fn: ClientFn, server_values: PyTree, cohort: Cohort) -> ClientOutput:
-    client = lambda values: client_fn(values, Client(cohort, 0, cohort.key))  # noqa: E731
+    client = lambda values: client_fn(values, Client(cohort, 0, cohort.key))
     shapes = jax.eval_shape(client, server_values)
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 

@@ -71,7 +71,7 @@ class Cohort:
     def batch(self, rows: Int[Any, " batch"]) -> Batch:
         """The decoded batch of these rows."""
         # `make_cohort` has checked the rows: no bounds are checked in the loop.
-        take = lambda leaf: jnp.asarray(leaf).at[rows].get(mode="promise_in_bounds")  # noqa: E731
+        take = lambda leaf: jnp.asarray(leaf).at[rows].get(mode="promise_in_bounds")
         taken = jax.tree.map(take, self.features)
         return self.decode(decode_columns(taken))
 
@@ -143,7 +143,7 @@ def make_cohort(
     """
     num_rows = min((len(leaf) for leaf in jax.tree.leaves(features)), default=0)
     if num_rows == 0:  # Nobody has data: one row of zeros stands where programs expect a row.
-        one = lambda leaf: np.zeros((1, *leaf.shape[1:]), leaf.dtype)  # noqa: E731
+        one = lambda leaf: np.zeros((1, *leaf.shape[1:]), leaf.dtype)
         features = jax.tree.map(one, features)
     for name, stream in streams.items():
         if stream.sizes.any() and stream.rows.max() >= num_rows:

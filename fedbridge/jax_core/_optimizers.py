@@ -49,7 +49,9 @@ def _optimizer(
     return optax.GradientTransformation(init, update)
 
 
-def sgdm(learning_rate: float = 0.01, momentum: float | None = None) -> optax.GradientTransformation:
+def sgdm(
+    learning_rate: float = 0.01, momentum: float | None = None
+) -> optax.GradientTransformation:
     """`a ← m·a + g;  w ← w − lr·a` (learning/optimizers/sgdm.py); without momentum, `w ← w − lr·g`.
 
     Example:
@@ -80,13 +82,13 @@ def adagrad(
     """`p ← p + g²;  w ← w − lr·g / √(p + ε)` (learning/optimizers/adagrad.py)."""
 
     def slots(params: PyTree) -> dict[str, PyTree]:
-        fill = lambda leaf: jnp.full_like(leaf, initial_preconditioner_value)  # noqa: E731
+        fill = lambda leaf: jnp.full_like(leaf, initial_preconditioner_value)
         return {"preconditioner": jax.tree.map(fill, params)}
 
     def step(gradients: PyTree, state: OrderedDict) -> tuple[PyTree, dict[str, PyTree]]:
         rate, epsilon = state["learning_rate"], state["epsilon"]
         p = jax.tree.map(lambda p, g: p + jnp.square(g), state["preconditioner"], gradients)
-        divide = lambda g, p: -(rate * g / jnp.sqrt(p + epsilon))  # noqa: E731
+        divide = lambda g, p: -(rate * g / jnp.sqrt(p + epsilon))
         return jax.tree.map(divide, gradients, p), {"preconditioner": p}
 
     return _optimizer({"learning_rate": learning_rate, "epsilon": epsilon}, slots, step)
@@ -145,5 +147,5 @@ def rmsprop(
         updates = jax.tree.map(lambda g, p: -(rate * g / (jnp.sqrt(p) + epsilon)), gradients, p)
         return updates, {"preconditioner": p}
 
-    slots = lambda params: {"preconditioner": tree_zeros_like(params)}  # noqa: E731
+    slots = lambda params: {"preconditioner": tree_zeros_like(params)}
     return _optimizer(hparams, slots, step)

@@ -4,7 +4,6 @@ TFF's templates (learning/templates/{learning_process,composers}.py): the same n
 fields of the state, the same tree of metrics.
 """
 
-import dataclasses
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -148,7 +147,7 @@ def learning_process(initialize: Callable, next: Callable) -> LearningProcess:
     def with_hparams(
         state: LearningAlgorithmState, hparams: Mapping[str, Mapping]
     ) -> LearningAlgorithmState:
-        as_float = lambda part: {k: jnp.asarray(v, jnp.float32) for k, v in part.items()}  # noqa: E731
+        as_float = lambda part: {k: jnp.asarray(v, jnp.float32) for k, v in part.items()}
         return state._replace(
             client_work=set_hparams(state.client_work, as_float(hparams.get("client_work", {}))),
             finalizer=set_hparams(state.finalizer, as_float(hparams.get("finalizer", {}))),

@@ -92,7 +92,7 @@ def over_steps(
             return body(carry, Step(index, batch, jnp.arange(rows.shape[1]) < size, key))
 
         def branch(exact: int) -> Callable[[PyTree], PyTree]:
-            batch = lambda: client.cohort.batch(step_rows[:exact])  # noqa: E731
+            batch = lambda: client.cohort.batch(step_rows[:exact])
             return lambda carry: body(carry, Step(index, batch(), None, key))
 
         which = jnp.searchsorted(jnp.asarray(exact_sizes), size)

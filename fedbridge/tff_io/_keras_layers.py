@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from fedbridge.jax_core import ModelError
+from fedbridge.jax_core._pooling import avg_pool, max_pool
 from fedbridge.tff_io._keras_activations import ACTIVATION_LAYERS, named_activation
 from fedbridge.tff_io._keras_objects import Spec, construct
 
@@ -317,19 +318,6 @@ def _padding(padding: str) -> str:
 def _pair(value: int | Sequence[int]) -> tuple[int, int]:
     height, width = (value, value) if isinstance(value, int) else value
     return int(height), int(width)
-
-
-def max_pool(x: Array, window: tuple[int, int], strides: tuple[int, int], padding: str) -> Array:
-    size, step = (1, *window, 1), (1, *strides, 1)
-    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, size, step, padding)
-
-
-def avg_pool(x: Array, window: tuple[int, int], strides: tuple[int, int], padding: str) -> Array:
-    size, step = (1, *window, 1), (1, *strides, 1)
-    total = jax.lax.reduce_window(x, 0.0, jax.lax.add, size, step, padding)
-    # TensorFlow leaves the padding out of the mean.
-    ones = jnp.ones((1, *x.shape[1:3], 1), x.dtype)
-    return total / jax.lax.reduce_window(ones, 0.0, jax.lax.add, size, step, padding)
 
 
 LAYERS: dict[str, Callable[..., Layer]] = {
