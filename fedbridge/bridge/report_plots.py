@@ -85,7 +85,7 @@ def _errors(result: Result, numbers: Sequence[int]) -> Plot | None:
         shown = [max(value, _ZERO) if math.isfinite(value) else math.nan for value in values]
         axes.plot(numbers, shown, color=color, marker=marker, ms=4, lw=1.6, ls=style, label=name)
     axes.axhline(1e-6, color=_INK, lw=0.8, ls=":", label="1e-6")
-    axes.set_yscale("log")
+    _logarithmic(axes)
     axes.set_ylabel("error / norm of the update")
     return Plot(
         "Errors and noise floors",
@@ -119,7 +119,7 @@ def _drift(result: Result, numbers: Sequence[int]) -> Plot | None:
     figure, axes = _figure()
     shown = [max(value, _ZERO) if math.isfinite(value) else math.nan for value in values]
     axes.plot(numbers, shown, color=_JAX, lw=1.6, marker="o", ms=3.5, label="free run")
-    axes.set_yscale("log")
+    _logarithmic(axes)
     axes.set_ylabel("distance from TFF")
     return Plot(
         "Drift of the free run",
@@ -139,7 +139,7 @@ def _figure() -> tuple[Any, Any]:
 
     figure = Figure(figsize=(5.4, 3.1))
     # Margins that hold every label here; a layout engine would draw everything twice.
-    axes = figure.add_axes((0.13, 0.14, 0.86, 0.75))
+    axes = figure.add_axes((0.13, 0.14, 0.86, 0.73))
     figure.patch.set_visible(False)
     axes.patch.set_visible(False)
     for side in ("top", "right"):
@@ -150,6 +150,18 @@ def _figure() -> tuple[Any, Any]:
     axes.grid(axis="y", color=_LINE, lw=0.6)
     axes.set_axisbelow(True)
     return figure, axes
+
+
+def _logarithmic(axes: Any) -> None:
+    """A logarithmic axis over whole decades: labels between them would not fit the margin."""
+    from matplotlib.ticker import NullFormatter
+
+    drawn = [value for line in axes.get_lines() for value in line.get_ydata()]
+    finite = [math.log10(value) for value in drawn if math.isfinite(value)]
+    low = math.floor(min(finite))
+    axes.set_yscale("log")
+    axes.set_ylim(0.8 * 10.0**low, 1.25 * 10.0 ** max(math.ceil(max(finite)), low + 1))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _finish(figure: Any, axes: Any, name: str) -> str:
