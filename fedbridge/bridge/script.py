@@ -22,7 +22,7 @@ _FOREIGN_CELLS = re.compile(
 )
 
 
-_MAGIC = re.compile(r"%[A-Za-z_]|!(?!=)|\?|[\w.]+\?{1,2}$")
+_MAGIC = re.compile(r"%%?[A-Za-z_]|!(?!=)|\?|[\w.]+\?{1,2}$")
 
 
 class Piece(NamedTuple):
