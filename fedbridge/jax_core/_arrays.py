@@ -42,7 +42,7 @@ class Fraction255(NamedTuple):
     def decode(self) -> Float32[Any, "..."]:
         """The numbers: bitwise float32(k) / float32(255), in NumPy as in a compiled program."""
         if isinstance(self.numerators, np.ndarray | np.generic):
-            return _TABLE[self.numerators]
+            return _TABLE[np.asarray(self.numerators, np.uint8)]
         k = jnp.asarray(self.numerators).astype(jnp.float32)
         return k * _HIGH + k * _LOW
 
@@ -64,7 +64,7 @@ class Ragged(NamedTuple):
     """
 
     values: Any
-    offsets: Int64[Any, " offsets"]
+    offsets: Int64[Any, " edges"]
 
     @classmethod
     def from_rows(cls, rows: Sequence[bytes]) -> "Ragged":
@@ -166,9 +166,9 @@ class FederatedArrays:
     """
 
     client_ids: tuple[str, ...]
-    offsets: Int64[np.ndarray, " offsets"]
+    offsets: Int64[np.ndarray, " edges"]
     features: dict[str, Column]
-    element_offsets: Int64[np.ndarray, " element_offsets"] | None = None
+    element_offsets: Int64[np.ndarray, " element_edges"] | None = None
     decode: Callable[[Mapping[str, Any]], Mapping[str, Any]] = identity
     structure: Any = None
 
@@ -355,7 +355,7 @@ def _narrow(name: str, column: Column) -> Column:
     return column.astype(np.int32)
 
 
-def _offsets(sizes: Any) -> Int64[np.ndarray, " offsets"]:
+def _offsets(sizes: Any) -> Int64[np.ndarray, " edges"]:
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
 
 

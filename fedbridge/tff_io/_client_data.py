@@ -95,9 +95,9 @@ def to_client_data(data: FederatedArrays) -> Any:
             "the client data they came from."
         )
 
-    def dataset_fn(client_id):
+    def dataset_fn(client_id: Any) -> Any:
         if tf.executing_eagerly():
-            if isinstance(client_id, tf.Tensor):
+            if not isinstance(client_id, str):
                 client_id = client_id.numpy().decode()
             rows = data.client(client_id)
             columns = {name: _tensor(tf, rows[name]) for name in rows}
@@ -121,14 +121,15 @@ def to_client_data(data: FederatedArrays) -> Any:
 
 def _name_leaves(spec: Any, prefix: str = "") -> Any:
     """The structure of an element, with the names of its features for leaves."""
+    make: Any = type(spec)
     if isinstance(spec, Mapping):
-        return type(spec)(
+        return make(
             (key, _name_leaves(value, _join(prefix, str(key)))) for key, value in spec.items()
         )
     if isinstance(spec, tuple | list):
         names = ("x", "y") if len(spec) == 2 and not prefix else map(str, range(len(spec)))
         leaves = [_name_leaves(s, _join(prefix, n)) for n, s in zip(names, spec, strict=True)]
-        return type(spec)(*leaves) if hasattr(spec, "_fields") else type(spec)(leaves)
+        return make(*leaves) if hasattr(spec, "_fields") else make(leaves)
     return prefix or "x"
 
 
@@ -150,13 +151,12 @@ def _leaves(structure: Any, element: Any) -> Iterator[tuple[str, Any]]:
 
 def _fill(structure: Any, columns: Mapping[str, Any]) -> Any:
     """The structure, with the named columns for leaves."""
+    make: Any = type(structure)
     if isinstance(structure, Mapping):
-        return type(structure)((key, _fill(inner, columns)) for key, inner in structure.items())
+        return make((key, _fill(inner, columns)) for key, inner in structure.items())
     if isinstance(structure, tuple | list):
         filled = [_fill(inner, columns) for inner in structure]
-        return (
-            type(structure)(*filled) if hasattr(structure, "_fields") else type(structure)(filled)
-        )
+        return make(*filled) if hasattr(structure, "_fields") else make(filled)
     return columns[structure]
 
 

@@ -8,6 +8,7 @@ Reference: TFF's simulation/datasets/sql_client_data.py and the `load_data` of i
 """
 
 import contextlib
+import functools
 import lzma
 import math
 import os
@@ -194,55 +195,70 @@ def _read(
     split: str | None,
     spec: dict[str, FeatureSpec] | None,
 ) -> FederatedArrays:
+    """All clients of a split, brought together from one scan of the examples."""
     _check_tables(connection, source)
     split = _choose_split(connection, source, split)
     ids, promised = _client_ids(connection, source, split)
+    owner, columns = _scan(connection, source, split, ids, spec)
+    sizes = np.bincount(owner, minlength=len(ids))
+    _compare(source, ids, promised, sizes)
+    if (np.diff(owner) < 0).any():
+        order = np.argsort(owner, kind="stable")
+        columns = {name: take_rows(column, order) for name, column in columns.items()}
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
+    return FederatedArrays(tuple(ids), offsets, columns)
+
+
+def _scan(
+    connection: sqlite3.Connection,
+    source: Path,
+    split: str | None,
+    ids: Sequence[str],
+    spec: dict[str, FeatureSpec] | None,
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """The examples in the order of their rows: the client of each, and the columns."""
+    exact = spec is None
     positions = {client_id: i for i, client_id in enumerate(ids)}
-    owners: list[np.ndarray] = []
-    columns: dict[str, list[Any]] = {}
+    owners = [np.zeros(0, np.int64)]
+    blocks: dict[str, list[Any]] = {name: [] for name in spec or {}}
     cursor = connection.execute(
         "SELECT client_id, serialized_example_proto FROM examples WHERE split_name IS ? "
         "ORDER BY rowid",
         (split,),
     )
-    exact = spec is None
-    while block := cursor.fetchmany(_BLOCK):
-        block = [row for row in block if row[0] in positions]
-        owner = np.array([positions[client_id] for client_id, _ in block], np.int64)
-
-        def where(i: int, owner: np.ndarray = owner) -> str:
-            before = sum(int((o == owner[i]).sum()) for o in owners) + int(
-                (owner[:i] == owner[i]).sum()
-            )
-            return f"{source}, split {split!r}, client {ids[owner[i]]!r}, record {before}"
-
-        records = [record for _, record in block]
+    while fetched := cursor.fetchmany(_BLOCK):
+        # Examples of clients that the metadata does not list are invisible to TFF too.
+        rows = [row for row in fetched if row[0] in positions]
+        if not rows:
+            continue
+        owners.append(np.array([positions[row[0]] for row in rows]))
+        where = functools.partial(_describe, source, split, ids, tuple(owners))
+        records = [row[1] for row in rows]
         for i, record in enumerate(records):
             if not isinstance(record, bytes):
                 raise ClientDataError(
                     f"{where(i)}: it holds {type(record).__name__} instead of a tf.train.Example; "
                     "write the file again."
                 )
-        if spec is None and records:
+        if spec is None:
             spec = infer_spec(records[0], where(0))
-        if spec is not None:
-            kinds = {name: feature.kind for name, feature in spec.items()}
-            values = parse_examples(records, kinds, where, exact=exact)
-            for name, feature in spec.items():
-                column = _shaped(values[name], name, feature, where)
-                columns.setdefault(name, []).append(column)
-        owners.append(owner)
-    owner = np.concatenate([np.zeros(0, np.int64), *owners])
-    sizes = np.bincount(owner, minlength=len(ids))
-    _compare(source, ids, promised, sizes)
-    order = np.argsort(owner, kind="stable")
-    in_order = bool((np.diff(owner) >= 0).all())
-    features = {}
-    for name, feature in (spec or {}).items():
-        column = _joined(columns.get(name, []), feature)
-        features[name] = column if in_order else take_rows(column, order)
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
-    return FederatedArrays(tuple(ids), offsets, features)
+            blocks = {name: [] for name in spec}
+        kinds = {name: feature.kind for name, feature in spec.items()}
+        values = parse_examples(records, kinds, where, exact=exact)
+        for name, feature in spec.items():
+            blocks[name].append(_shaped(values[name], name, feature, where))
+    columns = {name: _joined(blocks[name], feature) for name, feature in (spec or {}).items()}
+    return np.concatenate(owners), columns
+
+
+def _describe(
+    source: Path, split: str | None, ids: Sequence[str], owners: Sequence[np.ndarray], i: int
+) -> str:
+    """Names record i of the last block: its client, and which of the client's records it is."""
+    client = owners[-1][i]
+    earlier = np.concatenate([*owners[:-1], owners[-1][:i]])
+    number = int((earlier == client).sum())
+    return f"{source}, split {split!r}, client {ids[client]!r}, record {number}"
 
 
 def _check_tables(connection: sqlite3.Connection, source: Path) -> None:
