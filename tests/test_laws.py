@@ -315,3 +315,18 @@ def test_randomness_belongs_to_round_client_and_occurrence():
     assert draws(["c1", "c0"]) == [b, a]
     assert draws(["c0", "c0"])[0] == a
     assert len({a, b, draws(["c0", "c0"])[1], *draws(["c0"], round=2), *draws(["c0"], seed=1)}) == 5
+
+
+def test_labels_that_the_model_does_not_know_are_refused():
+    data = clients([3, 4])
+    data["c1"]["y"][1] = 5
+    packed = fb.from_clients(data)
+    model = fb.models.softmax_regression((4,), 3, x="x", y="y")
+    algorithm = fb.algorithms.fed_avg(model, optax.sgd(0.1))
+    state = algorithm.initialize()
+    algorithm.next(state, packed.cohort(["c0"], BATCHES))
+    with pytest.raises(fb.ClientDataError, match=r"'y'.*label 5.*0 to 2.*map_batches"):
+        algorithm.next(state, packed.cohort(["c1"], BATCHES))
+    renamed = packed.map_batches(lambda batch: {"x": batch["x"], "label": batch["y"]})
+    with pytest.raises(fb.ClientDataError, match=r"\['label', 'x'\].*wants 'y'"):
+        algorithm.next(state, renamed.cohort(["c0"], BATCHES))

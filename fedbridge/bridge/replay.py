@@ -216,7 +216,7 @@ def _judge_round(
         noise_floor=floor,
         seconds_reference=call.seconds,
         seconds=free.seconds,
-        passed=failure is None,
+        passed=judged and failure is None,
         failure=failure,
         tensors=judge.tensor_errors(probe_errors, errors, floors),
         metrics_reference=call.metrics,
@@ -234,11 +234,15 @@ def _judge_evaluations(player: Player, judged: bool) -> list[EvaluationResult]:
         run = player.play(call.process, state, lambda n=number: player.cohort(n))
         ours, theirs = (_current(metrics) for metrics in (run.metrics, call.metrics))
         failure = judge.counter_failure(ours, theirs) or judge.values_failure(ours, theirs)
-        failure = failure if judged else None
-        losses = float(theirs["loss"]), float(ours["loss"])
         results.append(
             EvaluationResult(
-                len(results) + 1, *losses, call.metrics, run.metrics, failure is None, failure
+                call=len(results) + 1,
+                loss_reference=float(theirs["loss"]),
+                loss=float(ours["loss"]),
+                metrics_reference=call.metrics,
+                metrics=run.metrics,
+                passed=judged and failure is None,
+                failure=failure if judged else None,
             )
         )
     return results

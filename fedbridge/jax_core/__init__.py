@@ -52,6 +52,7 @@ from fedbridge.jax_core._finalizer import (
     Finalizer as Finalizer,
     apply_optimizer as apply_optimizer,
 )
+from fedbridge.jax_core._labels import check_labels as check_labels
 from fedbridge.jax_core._model import (
     Batch as Batch,
     Forward as Forward,
@@ -65,6 +66,7 @@ from fedbridge.jax_core._pipeline import (
     Pipeline as Pipeline,
     pipeline as pipeline,
 )
+from fedbridge.jax_core._pooling import avg_pool as avg_pool, max_pool as max_pool
 from fedbridge.jax_core._process import (
     LearningAlgorithmState as LearningAlgorithmState,
     LearningProcess as LearningProcess,

@@ -96,9 +96,11 @@ class Model(NamedTuple):
         metrics: Name to metric, in the order in which they are reported.
         masked: True where masked rows change nothing. False for opaque code that knows no mask:
             it only ever sees batches of their true size.
+        check: Called with every cohort before its round; raises where the model cannot use it.
     """
 
     initial_weights: ModelWeights
     forward: ForwardFn
     metrics: Mapping[str, Metric]
     masked: bool = True
+    check: Callable[[Any], None] = lambda cohort: None

@@ -166,6 +166,7 @@ def learning_process(initialize: Callable, next: Callable) -> LearningProcess:
 def at_border(model: Model, state: LearningAlgorithmState, cohort: Cohort) -> Cohort:
     """Checks what goes into the program, and tells it what an opaque model must know."""
     _check_same_shapes(model.initial_weights, state.global_model_weights)
+    model.check(cohort)
     if model.masked:
         return cohort
     return cohort.with_exact_sizes()

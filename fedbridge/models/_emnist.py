@@ -3,7 +3,7 @@
 import numpy as np
 from flax import linen as nn
 
-from fedbridge.jax_core import Model
+from fedbridge.jax_core import Model, max_pool
 from fedbridge.models._from_flax import from_flax
 
 
@@ -22,7 +22,7 @@ class _CNN(nn.Module):
     def __call__(self, inputs, train: bool):
         hidden = nn.relu(nn.Conv(32, (3, 3), padding="VALID")(inputs))
         hidden = nn.relu(nn.Conv(64, (3, 3), padding="VALID")(hidden))
-        hidden = nn.max_pool(hidden, (2, 2), strides=(2, 2))
+        hidden = max_pool(hidden, (2, 2), (2, 2), "VALID")
         hidden = nn.Dropout(0.25, deterministic=not train)(hidden)
         hidden = nn.relu(nn.Dense(128)(hidden.reshape(len(hidden), -1)))
         hidden = nn.Dropout(0.5, deterministic=not train)(hidden)

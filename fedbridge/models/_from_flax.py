@@ -12,11 +12,13 @@ from flax import linen as nn
 
 from fedbridge.jax_core import (
     Batch,
+    Cohort,
     Forward,
     Metric,
     Model,
     ModelError,
     ModelWeights,
+    check_labels,
     metrics as building_blocks,
 )
 
@@ -60,7 +62,8 @@ def from_flax(
     Raises:
         ModelError: The module keeps statistics across batches, which masks would not protect.
     """
-    variables = module.init(jax.random.key(seed), prepare(jnp.asarray(sample)), train=False)
+    inputs = prepare(jnp.asarray(sample))
+    outputs, variables = module.init_with_output(jax.random.key(seed), inputs, train=False)
     others = sorted(set(variables) - {"params"})
     if others:
         raise ModelError(
@@ -83,6 +86,10 @@ def from_flax(
     def reported(value: PerExample) -> Metric:
         return building_blocks.mean_of(lambda batch, out, mask: value(batch[y], out.predictions))
 
+    def check(cohort: Cohort) -> None:
+        if loss is cross_entropy:
+            check_labels(cohort, y, outputs.shape[-1])
+
     named = {"accuracy": accuracy} if metrics is None else metrics
     return Model(
         ModelWeights(jax.tree.map(np.asarray, variables["params"]), {}),
@@ -93,4 +100,5 @@ def from_flax(
             num_examples=building_blocks.num_examples_counter(),
             num_batches=building_blocks.num_batches_counter(),
         ),
+        check=check,
     )

@@ -1,0 +1,48 @@
+"""A check at the border: are the labels of a cohort labels that the model knows?
+
+Inside a compiled program a label out of range can only become a NaN, and a client with a NaN is left
+out without a word; TensorFlow raises an error on a CPU and says nothing on a GPU.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from fedbridge.jax_core._cohort import Cohort
+from fedbridge.jax_core._errors import ClientDataError
+
+
+def check_labels(cohort: Cohort, feature: str, num_classes: int) -> None:
+    """Raises unless all labels of a cohort are in `[0, num_classes)`.
+
+    Args:
+        cohort: The clients of a round.
+        feature: The feature of the model's batch that holds the labels.
+        num_classes: How many classes the model tells apart.
+
+    Raises:
+        ClientDataError: Some label is out of range; or there is no such feature.
+    """
+    lowest, highest = (int(value) for value in _range(cohort, feature))
+    if lowest < 0 or highest >= num_classes:
+        wrong = lowest if lowest < 0 else highest
+        raise ClientDataError(
+            f"feature {feature!r} of the cohort: it holds the label {wrong}, and the model tells "
+            f"the classes 0 to {num_classes - 1} apart; give the model more outputs, or map the "
+            "labels with `data.map_batches`."
+        )
+
+
+@functools.partial(jax.jit, static_argnames="feature")
+def _range(cohort: Cohort, feature: str) -> tuple[Int[Array, ""], Int[Array, ""]]:
+    size = len(jax.tree.leaves(cohort.features)[0])
+    batch: Any = cohort.batch(jnp.arange(size))
+    if feature not in batch:
+        raise ClientDataError(
+            f"the cohort's batches have the features {sorted(batch)}, and the model wants "
+            f"{feature!r}; name them so with `data.map_batches`."
+        )
+    return batch[feature].min(), batch[feature].max()
