@@ -8,6 +8,7 @@ import takes many seconds.
 import atexit
 import os
 import signal
+import sys
 from pathlib import Path
 
 import psutil
@@ -55,3 +56,11 @@ def _own_folders(tmp_path_factory, monkeypatch):
     """Caches go to a folder of the test run, never to the home of whoever runs it."""
     monkeypatch.delenv("FEDBRIDGE_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _no_global_seed():
+    """A global seed of one test would change the order of a seeded shuffle in the next."""
+    yield
+    if "tensorflow" in sys.modules:
+        sys.modules["tensorflow"].random.set_seed(None)

@@ -7,9 +7,11 @@ whole session is killed, the worker included.
 """
 
 import contextlib
+import ctypes
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -51,7 +53,7 @@ def run(
         hello
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    with log.open("wb") as output, _signals_as_exceptions():
+    with log.open("wb") as output, _signals_as_exceptions(), _orphans_adopted():
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -75,6 +77,9 @@ def run(
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             code = process.wait()
+            with contextlib.suppress(ChildProcessError):
+                while True:
+                    os.waitpid(-process.pid, 0)
         if poll is not None:
             poll()
     return None if expired else code
@@ -83,6 +88,23 @@ def run(
 def _has_ended(pid: int) -> bool:
     """Whether a child has ended, without reaping it."""
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+@contextlib.contextmanager
+def _orphans_adopted() -> Iterator[None]:
+    """On Linux, what our children leave behind becomes ours, so that we can reap it.
+
+    Otherwise it goes to process 1, which in many containers reaps nothing.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    set_child_subreaper, prctl = 36, ctypes.CDLL(None).prctl
+    prctl(set_child_subreaper, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        prctl(set_child_subreaper, 0, 0, 0, 0)
 
 
 @contextlib.contextmanager
