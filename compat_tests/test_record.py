@@ -107,7 +107,8 @@ SCRIPTS = {
     "loop": """
     import sys
     assert sys.argv[1:] == ["--flag", "value"] and __name__ == "__main__"
-    process, evaluation = fed_avg(model_fn, sgd(0.1)), tff.learning.algorithms.build_fed_eval(model_fn)
+    process = fed_avg(model_fn, sgd(0.1))
+    evaluation = tff.learning.algorithms.build_fed_eval(model_fn)
     evaluation_state = evaluation.initialize()
 
     def evaluate(state, data):

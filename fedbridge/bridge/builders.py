@@ -46,8 +46,13 @@ def install(watch: Any) -> None:
             builder = getattr(algorithms, name)
             called_as = f"tff.learning.algorithms.{name}"
             setattr(algorithms, name, _building(watch, builder, called_as))
-    compose = tff.learning.templates.compose_learning_process
-    tff.learning.templates.compose_learning_process = _composing(watch, compose)
+    for module, name in (
+        (tff.learning.templates, "compose_learning_process"),
+        (tff.simulation, "compose_dataset_computation_with_learning_process"),
+        (tff.simulation, "compose_dataset_computation_with_iterative_process"),
+    ):
+        qualified = f"tff.{module.__name__.partition('.python.')[2]}.{name}"
+        setattr(module, name, _composing(watch, getattr(module, name), qualified))
     download.get_compressed_file = _finding_data(watch, download.get_compressed_file)
 
 
@@ -105,14 +110,17 @@ def _building(watch: Any, original: Callable[..., Any], qualified: str) -> Calla
     return builder
 
 
-def _composing(watch: Any, original: Callable[..., Any]) -> Callable[..., Any]:
+def _composing(watch: Any, original: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """A function that puts a process together: its rounds are watched, but not replayed."""
+
     @functools.wraps(original)
     def compose(*args: Any, **kwargs: Any) -> Any:
-        name = "tff.learning.templates.compose_learning_process"
         watch.refuse(f"a process put together by {name} is not replayed yet.")
         started = time.perf_counter()
         process = original(*args, **kwargs)
         seconds = time.perf_counter() - started
+        if not isinstance(process, _tff().learning.templates.LearningProcess):
+            return process
         return watch.built(process, trace.Process(name, name, "training", seconds_build=seconds))
 
     return compose

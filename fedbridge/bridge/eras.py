@@ -149,8 +149,8 @@ _TABLE: tuple[tuple[str, str, str, str, str, str], ...] = (
     ("aggregators.UnweightedMeanFactory", "", "HEAD", "=", CHECKED, "with its defaults"),
     ("learning.robust_aggregator", "0.18", "HEAD", "=", NOT_YET, "adaptive clipping and zeroing"),
     ("learning.dp_aggregator", "0.18", "HEAD", "=", NOT_YET, "its noise is random"),
-    ("learning.model_update_aggregator.robust_aggregator", "0.18", "HEAD",
-     "tff.learning.robust_aggregator", NOT_YET, "adaptive clipping and zeroing"),
+    ("learning.model_update_aggregator.robust_aggregator", "0.18", "HEAD", "=", NOT_YET,
+     "adaptive clipping and zeroing"),
     ("learning.metrics.sum_then_finalize", "", "HEAD", "=", CHECKED, ""),
     # execution contexts, in all their spellings
     ("backends.native.set_local_execution_context", "0.15", "0.19", "", ACCEPTED, _CONTEXT),

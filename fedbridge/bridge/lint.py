@@ -95,7 +95,7 @@ class _Reader:
         self.obstacles: dict[str, None] = {}
         self.notes: dict[str, None] = {}
         self.hello: set[int] = set()
-        self.uses_core = False
+        self.hints: set[int] = set()
 
     def read(self, tree: ast.AST, prefix: str) -> None:
         # Imports first: a function's body may use what is imported below it.
@@ -104,14 +104,15 @@ class _Reader:
         for node in ast.walk(tree):
             self._assignment(node)
         self._hello_world(tree)
+        self._type_hints(tree)
         for node in _outermost(tree):
             symbol = self._symbol(node)
             line = f"{prefix}{node.lineno}"
             if symbol and symbol.startswith("tff."):
                 self._use(symbol, line, node)
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call):
-                self._call(node, f"{prefix}{node.lineno}")
+        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        for node in sorted(calls, key=lambda node: node.lineno):
+            self._call(node, f"{prefix}{node.lineno}")
 
     def result(self) -> Lint:
         built = "tff.learning.algorithms.build_"
@@ -175,22 +176,24 @@ class _Reader:
             near = eras.nearest(symbol)
             cure = f"did you mean {near}?" if near else "no name of TFF is like it."
             self.names.setdefault(symbol, Name(symbol, line, "never", near or "", "unknown"))
-            self.obstacles.setdefault(f"line {line}: TFF has no {symbol}; {cure}")
+            self.obstacles.setdefault(f"{_at(line)}: TFF has no {symbol}; {cure}")
             return
         hello = found.name == "tff.federated_computation" and id(node) in self.hello
         status = eras.ACCEPTED if hello else found.status
         known = self.names.get(found.name)
         if known is None or known.status == eras.ACCEPTED:
             self.names[found.name] = Name(found.name, line, found.era, found.becomes, status)
+        if id(node) in self.hints:  # a type hint computes nothing
+            return
         if status == eras.NOT_YET:
             self.obstacles.setdefault(
-                f"line {line}: {found.name} is not replayed yet"
+                f"{_at(line)}: {found.name} is not replayed yet"
                 + (f" ({found.note})." if found.note else ".")
             )
         elif status == eras.GONE:
             instead = f"; use {found.becomes}" if found.becomes else ""
             self.obstacles.setdefault(
-                f"line {line}: {found.name} is gone from TFF and has no stand-in{instead}"
+                f"{_at(line)}: {found.name} is gone from TFF and has no stand-in{instead}"
                 + (f" ({found.note})." if found.note else ".")
             )
 
@@ -207,6 +210,12 @@ class _Reader:
             ):  # fmt: skip
                 self.hello.update(id(decorator) for decorator in node.decorator_list)
 
+    def _type_hints(self, tree: ast.AST) -> None:
+        for node in ast.walk(tree):
+            for hint in (getattr(node, "annotation", None), getattr(node, "returns", None)):
+                if hint is not None:
+                    self.hints.update(map(id, ast.walk(hint)))
+
     # ------------------------------------------------------------------ calls
 
     def _call(self, node: ast.Call, line: str) -> None:
@@ -217,13 +226,13 @@ class _Reader:
         keywords = {word.arg: word.value for word in node.keywords}
         if last in _RANDOM_LAYERS:
             self.obstacles.setdefault(
-                f"line {line}: {last.lower()}: random masks can never agree across frameworks."
+                f"{_at(line)}: {last.lower()}: random masks can never agree across frameworks."
             )
         if last in ("LSTM", "GRU", "SimpleRNN") and any(
             _number(keywords.get(word)) for word in ("dropout", "recurrent_dropout")
         ):
             self.obstacles.setdefault(
-                f"line {line}: dropout in {last}: random masks can never agree across frameworks."
+                f"{_at(line)}: dropout in {last}: random masks can never agree across frameworks."
             )
         if (
             last == "shuffle"
@@ -234,7 +243,7 @@ class _Reader:
             and (node.args or "buffer_size" in keywords)
         ):
             self.notes.setdefault(
-                f"line {line}: unseeded shuffle: fine, the batches that TFF draws are recorded."
+                f"{_at(line)}: unseeded shuffle: fine, the batches that TFF draws are recorded."
             )
         if "optimizers" in ast.unparse(node.func) or "optimizers" in full:
             self._optimizer(last, keywords, line)
@@ -243,12 +252,12 @@ class _Reader:
         if last in _KERAS_OPTIMIZERS:
             lr = ", with lr= read as learning_rate=" if "lr" in keywords else ""
             self.notes.setdefault(
-                f"line {line}: tf.keras.optimizers.{last} is adapted to "
+                f"{_at(line)}: tf.keras.optimizers.{last} is adapted to "
                 f"{_KERAS_OPTIMIZERS[last]}{lr} (TFF 0.87.0 refuses Keras optimizers)."
             )
         elif last in _OTHER_OPTIMIZERS:
             self.obstacles.setdefault(
-                f"line {line}: tf.keras.optimizers.{last} has no counterpart in TFF 0.87.0; use "
+                f"{_at(line)}: tf.keras.optimizers.{last} has no counterpart in TFF 0.87.0; use "
                 "SGD, Adam, Adagrad or RMSprop."
             )
 
@@ -262,6 +271,10 @@ def _outermost(tree: ast.AST) -> Iterator[ast.expr]:
         if isinstance(node, ast.Attribute | ast.Name) and id(node) not in inner
     ]
     yield from sorted(dotted, key=lambda node: (node.lineno, node.col_offset))
+
+
+def _at(line: str) -> str:
+    return line if line.startswith("cell") else f"line {line}"
 
 
 def _short(full: str) -> str:

@@ -159,7 +159,9 @@ class Recording(Watch):
         kind = self.processes[number].kind
         before = self.writer.state(leaves(state))
         clients, batches = data, None
-        if isinstance(data, list):
+        if not isinstance(data, list) or not all(map(_is_client, data)):
+            self.refuse("the clients are neither data sets nor lists of batches.")
+        else:
             clients = [self.drawn(client) for client in data]
             try:
                 batches = self.writer.batches([list(map(rows, client)) for client in clients])
@@ -178,7 +180,7 @@ class Recording(Watch):
         self.writer.call(
             number,
             batches,
-            num_clients=len(clients),
+            num_clients=len(clients) if isinstance(clients, list) else 0,
             state_before=before,
             state_after=self.writer.state(leaves(output.state)),
             metrics=plain(output.metrics),
@@ -192,8 +194,8 @@ class Recording(Watch):
         import tensorflow as tf
         import tensorflow_federated as tff
 
-        if not isinstance(client, tf.data.Dataset):
-            return list(client)
+        if isinstance(client, list):
+            return client
         spec = client.element_spec
         if str(spec) not in self.identities:
             sequence = tff.types.SequenceType(tff.types.tensorflow_to_type(spec))
@@ -220,6 +222,12 @@ class Recording(Watch):
             notes=self.notes,
             not_replayable=self.not_replayable,
         )
+
+
+def _is_client(client: Any) -> bool:
+    import tensorflow as tf
+
+    return isinstance(client, tf.data.Dataset | list)
 
 
 def _watched(process: Any, watch: Watch, number: int) -> Any:
@@ -362,7 +370,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         error = raised
     if error is None and not any(watch.counts):
         error = FedbridgeError(
-            "it ran no round of a tff.learning process; only processes made by "
+            f"none of its rounds could be watched: {watch.not_replayable}"
+            if watch.not_replayable
+            else "it ran no round of a tff.learning process; only processes made by "
             "tff.learning.algorithms are recorded, Federated Core is not yet."
         )
     if error is not None:

@@ -1,0 +1,175 @@
+"""Lint: names followed through every kind of import, obstacles in sentences, nothing run."""
+
+import json
+import textwrap
+
+import pytest
+
+from fedbridge.bridge import lint as module, script
+from fedbridge.jax_core import ScriptError
+
+FED_AVG = "tff.learning.algorithms.build_weighted_fed_avg(model_fn, sgd)"
+
+
+@pytest.fixture
+def lint(tmp_path):
+    def look(source, name="train.py"):
+        path = tmp_path / name
+        path.write_text(textwrap.dedent(source))
+        return module.lint(path)
+
+    return look
+
+
+def symbols(found):
+    return {name.symbol: name.status for name in found.names}
+
+
+def test_a_plain_script_is_checkable(lint):
+    found = lint(f"""
+        import tensorflow_federated as tff
+        train, _ = tff.simulation.datasets.emnist.load_data()
+        sgd = tff.learning.optimizers.build_sgdm(0.1)
+        process = {FED_AVG}
+        """)
+    assert found.checkable and not found.obstacles and not found.notes
+    assert set(symbols(found).values()) == {"checked"}
+    assert found.names[0] == module.Name(
+        "tff.simulation.datasets.emnist.load_data",
+        "3",
+        "since 0.1",
+        "tff.simulation.datasets.emnist.load_data",
+        "checked",
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import tensorflow_federated\ntensorflow_federated.learning.algorithms.build_fed_eval(f)",
+        "import tensorflow_federated as fed\nfed.learning.algorithms.build_fed_eval(f)",
+        "from tensorflow_federated import learning\nlearning.algorithms.build_fed_eval(f)",
+        "from tensorflow_federated.learning import algorithms as a\na.build_fed_eval(f)",
+        "from tensorflow_federated.learning.algorithms import build_fed_eval as e\ne(f)",
+        "import tensorflow_federated as tff\nl = tff.learning.algorithms\nl.build_fed_eval(f)",
+        "from tensorflow_federated.python.learning.algorithms.fed_eval import build_fed_eval",
+    ],
+)
+def test_every_way_to_import(lint, text):
+    assert symbols(lint(text)) == {"tff.learning.algorithms.build_fed_eval": "checked"}
+
+
+def test_old_names_become_new_ones(lint):
+    found = lint("""
+        import tensorflow_federated as tff
+        tff.framework.set_default_executor(tff.framework.create_local_executor())
+        print(tff.federated_computation(lambda: "Hello, World!")())
+        process = tff.learning.build_federated_averaging_process(model_fn)
+        """)
+    assert found.checkable
+    (builder,) = [name for name in found.names if "averaging" in name.symbol]
+    assert builder.becomes == "tff.learning.algorithms.build_weighted_fed_avg"
+    assert (builder.era, builder.line) == ("0.1 to 0.27", "5")
+    assert symbols(found)["tff.federated_computation"] == "accepted"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("tf.keras.layers.Dropout(0.5)", "random masks can never agree across frameworks"),
+        ("LSTM(8, dropout=0.1)", "dropout in LSTM"),
+        ("tff.federated_computation(lambda x: x, tff.SERVER)", "Federated Core"),
+        ("tff.learning.algorithms.build_weighted_fed_prox(f)", r"FedProx"),
+        ("tff.learning.dp_aggregator(1.0, 10)", "dp_aggregator is not replayed yet"),
+        ("tff.simulation.models.from_keras_model(m)", "did you mean tff.learning.models.from_ker"),
+        ("tff.federated_collect(x)", "federated_collect is gone from TFF"),
+        ("tf.keras.optimizers.Adadelta()", "Adadelta has no counterpart"),
+    ],
+)
+def test_obstacles_name_line_and_reason(lint, line, words):
+    found = lint(f"import tensorflow_federated as tff\n{FED_AVG}\n{line}\n")
+    assert not found.checkable
+    assert any(words in text and text.startswith("line 3: ") for text in found.obstacles)
+
+
+def test_unseeded_shuffles_and_keras_optimizers_are_fine(lint):
+    found = lint(f"""
+        import random, tensorflow as tf, tensorflow_federated as tff
+
+        dataset.repeat(5).shuffle(100).batch(20)
+        dataset.shuffle(100, seed=1)
+        random.shuffle(client_ids)
+        {FED_AVG[:-1]}, client_optimizer_fn=lambda: tf.keras.optimizers.SGD(lr=0.1))
+        """)
+    assert found.checkable
+    assert len(found.notes) == 2
+    assert found.notes[0].startswith("line 4: unseeded shuffle: fine")
+    assert "lr= read as learning_rate=" in found.notes[1]
+
+
+def test_a_type_hint_is_no_obstacle(lint):
+    found = lint(f"""
+        import tensorflow_federated as tff
+        def model_fn() -> tff.learning.models.VariableModel: ...
+        {FED_AVG}
+        """)
+    assert found.checkable and len(found.names) == 2
+
+
+def test_without_a_process_there_is_nothing_to_check(lint):
+    assert "not import" in lint("print(1)").obstacles[0]
+    by_hand = "import tensorflow_federated as tff\ntff.simulation.datasets.emnist.load_data()"
+    assert "written by hand" in lint(by_hand).obstacles[0]
+
+
+def test_a_notebook_is_read_cell_by_cell(lint):
+    cells = [
+        {"cell_type": "markdown", "source": "# not code ("},
+        {"cell_type": "code", "source": ["!pip install x\n", "import tensorflow_federated as tff"]},
+        {"cell_type": "code", "source": ["%%time\n", FED_AVG + "\n", "tff.federated_sum(x)"]},
+        {"cell_type": "code", "source": "%%bash\necho ("},
+    ]
+    found = lint(json.dumps({"cells": cells}), "book.ipynb")
+    assert found.names[0].line == "cell 2, line 2"
+    assert any(text.startswith("cell 2, line 3: ") for text in found.obstacles)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.py", "print 'old'\n", r"a\.py, line 1: is not Python 3"),
+        ("b.ipynb", "not json", "is not a Jupyter notebook"),
+        ("b.ipynb", '{"cells": 1}', "is not a Jupyter notebook"),
+        (
+            "b.ipynb",
+            '{"cells": [{"cell_type": "code", "source": "x ="}]}',
+            "cell 1, line 1: is not",
+        ),
+    ],
+)
+def test_what_cannot_be_read_says_why(lint, name, text, words):
+    with pytest.raises(ScriptError, match=words):
+        lint(text, name)
+
+
+def test_a_missing_script_is_an_error(tmp_path):
+    with pytest.raises(ScriptError, match="no such script"):
+        module.lint(tmp_path / "nowhere.py")
+
+
+def test_a_script_runs_as_main_beside_its_own_modules(tmp_path, monkeypatch):
+    import sys
+
+    for what in ("path", "argv"):
+        monkeypatch.setattr(sys, what, list(getattr(sys, what)))
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
+    (tmp_path / "neighbour_of_test.py").write_text("value = 3")
+    (tmp_path / "train.py").write_text(
+        "import sys, neighbour_of_test\n"
+        "assert __name__ == '__main__' and sys.argv[1:] == ['--x']\n"
+        "raise KeyError(neighbour_of_test.value)\n"
+    )
+    with pytest.raises(KeyError, match="3") as caught:
+        script.run(tmp_path / "train.py", ["--x"])
+    found = script.place(tmp_path / "train.py", caught.value)
+    assert found.text == "line 3" and found.code.startswith("raise KeyError")

@@ -1,0 +1,204 @@
+"""Traces: what is written is what is read, and every change of a file is found."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, strategies as st
+from hypothesis.extra import numpy as hnp
+
+from fedbridge.bridge import trace
+from fedbridge.jax_core import TraceError
+
+SCRIPT = {"name": "train.py", "arguments": [], "sha256": "0" * 64}
+
+
+def batch(*rows):
+    """A batch of rows [n, n] / 255 with labels n."""
+    return {
+        "x": np.stack([np.full(2, n) for n in rows]).astype(np.float32) / np.float32(255),
+        "y": np.array(rows, np.int32),
+    }
+
+
+def write(out: Path, clients, **close):
+    """A trace with one process and one call."""
+    writer = trace.Writer(out)
+    writer.process(trace.Process("builder", "called_as", "training"))
+    before, after = {"a/0": np.float32([1, 2])}, {"a/0": np.float32([1, 3])}
+    writer.call(
+        0,
+        writer.batches(clients),
+        num_clients=len(clients),
+        state_before=writer.state(before),
+        state_after=writer.state(after),
+        metrics={"loss": float(np.float32(0.1)), "bad": float("nan")},
+        probes=[{"trainable/0": np.float32([5])}],
+        probe_metrics=[{}],
+    )
+    return writer.close(versions={"python": "3.11"}, script=SCRIPT, **close)
+
+
+def test_what_is_written_is_read(tmp_path):
+    out = write(
+        tmp_path / "deep" / "trace",
+        [[batch(7, 8), batch(7)], [], [batch(8)]],
+        adapted=["a -> b"],
+        notes=["note"],
+    )
+    found = trace.read(out)
+    call = found.call(0)
+    assert call["rows"].tolist() == [0, 1, 0, 1] and call["rows"].dtype == np.int32
+    assert call["batch_sizes"].tolist() == [2, 1, 1] and call["batch_sizes"].dtype == np.int32
+    assert call["step_offsets"].tolist() == [0, 2, 2, 3] and call["step_offsets"].dtype == np.int64
+    assert call["probe_1/trainable/0"].tolist() == [5]
+    assert found.calls[0].num_examples == 4 and found.calls[0].num_clients == 3
+    assert (found.calls[0].round, found.calls[0].seconds) == (1, None)
+    assert found.calls[0].metrics["loss"] == float(np.float32(0.1))
+    assert np.isnan(found.calls[0].metrics["bad"])
+    assert found.features["x"] == trace.Feature((2,), "float32", "fraction255")
+    assert found.rows()["x"].tolist() == [[7, 7], [8, 8]]
+    np.testing.assert_array_equal(
+        found.features["x"].decode(found.rows()["x"]), batch(7, 8)["x"], strict=True
+    )
+    assert found.state(1)["a/0"].tolist() == [1, 3]
+    assert (found.adapted, found.notes, found.not_replayable) == (["a -> b"], ["note"], None)
+
+
+def test_rows_and_states_are_kept_once(tmp_path):
+    writer = trace.Writer(tmp_path / "trace")
+    first = writer.batches([[batch(1, 2), batch(2, 3)]])
+    second = writer.batches([[batch(3, 1)]])
+    assert first.rows.tolist() == [0, 1, 1, 2] and second.rows.tolist() == [2, 0]
+    # One feature alone does not make a row.
+    other = writer.batches([[{**batch(1), "y": np.array([9], np.int32)}]])
+    assert other.rows.tolist() == [3]
+    one = np.ones((), np.float32)
+    assert writer.state({"a": one}) == writer.state({"a": one.copy()}) == 0
+    assert writer.state({"a": one.astype(np.float64)}) == 1
+    assert writer.state({"b": one}) == 2
+    writer.discard()
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_value_that_is_no_255th_makes_the_feature_plain(tmp_path):
+    odd = {"x": np.float32([[0.3, -0.0]]), "y": np.array([5], np.int32)}
+    found = trace.read(write(tmp_path / "trace", [[batch(7), odd]]))
+    assert found.features["x"].encoding == "plain"
+    np.testing.assert_array_equal(
+        found.rows()["x"], np.concatenate([batch(7)["x"], odd["x"]]), strict=True
+    )
+
+
+@given(hnp.arrays(np.float32, st.integers(0, 20), elements=st.floats(-2, 2, width=32)))
+def test_encoding_is_exact_or_not_done(values):
+    numerators = trace.encode_fraction255(values)
+    if numerators is not None:
+        decoded = trace.decode_fraction255(numerators)
+        assert decoded.tobytes() == values.tobytes()
+
+
+@given(hnp.arrays(np.uint8, st.integers(0, 300)))
+def test_every_255th_is_encoded(numerators):
+    encoded = trace.encode_fraction255(numerators.astype(np.float32) / np.float32(255))
+    assert encoded is not None and np.array_equal(encoded, numerators)
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        ({"x": np.zeros((1, 3), np.float32), "y": np.zeros(1, np.int32)}, "float32.3,"),
+        ({"x": np.zeros((1, 2)), "y": np.zeros(1, np.int32)}, "float64"),
+        ({"x": np.zeros((1, 2), np.float32)}, "features"),
+        ({"x": np.zeros((2, 2), np.float32), "y": np.zeros(1, np.int32)}, "first dimension"),
+    ],
+)
+def test_batches_that_do_not_stack_are_refused(tmp_path, second, words):
+    writer = trace.Writer(tmp_path / "trace")
+    with pytest.raises(TraceError, match=words):
+        writer.batches([[batch(1), second]])
+
+
+def test_strings_are_refused(tmp_path):
+    with pytest.raises(TraceError, match="not recorded yet"):
+        trace.Writer(tmp_path / "trace").batches([[{"x": np.array([b"word"])}]])
+
+
+def test_an_empty_cohort_has_no_steps(tmp_path):
+    found = trace.read(write(tmp_path / "trace", []))
+    assert found.call(0)["step_offsets"].tolist() == [0]
+    assert found.rows() == {} and found.features == {}
+
+
+def test_nothing_is_left_aside_and_nothing_is_overwritten(tmp_path):
+    write(tmp_path / "trace", [[batch(1)]])
+    assert [path.name for path in tmp_path.iterdir()] == ["trace"]
+    with pytest.raises(TraceError, match="exists already"):
+        trace.Writer(tmp_path / "trace")
+
+
+def test_the_same_recording_gives_the_same_bytes(tmp_path):
+    one, two = (write(tmp_path / name, [[batch(1, 2)]]) for name in ("one", "two"))
+    for path in one.iterdir():
+        assert path.read_bytes() == (two / path.name).read_bytes()
+
+
+def test_names_that_numpy_or_the_system_would_trip_over(tmp_path):
+    odd = {"file": np.zeros((1, 2), np.float32), "x/name": np.zeros(1, np.int32)}
+    found = trace.read(write(tmp_path / "trace", [[odd]]))
+    assert set(found.rows()) == {"file", "x/name"}
+
+
+def test_every_flipped_byte_is_found(tmp_path):
+    out = write(tmp_path / "trace", [[batch(1, 2), batch(3)]])
+    for path in sorted(out.iterdir()):
+        sound = path.read_bytes()
+        for place in range(0, len(sound), 29):
+            damaged = bytearray(sound)
+            damaged[place] ^= 1
+            path.write_bytes(bytes(damaged))
+            try:
+                found = trace.read(out)
+            except TraceError:
+                continue
+            finally:
+                path.write_bytes(sound)
+            # White space and a number's last, unread digit leave the manifest's content alone.
+            assert path.name == "manifest.json"
+            assert json.dumps(found.calls, default=str) == json.dumps(
+                trace.read(out).calls, default=str
+            )
+
+
+def test_a_missing_file_is_named(tmp_path):
+    out = write(tmp_path / "trace", [[batch(1)]])
+    (out / "state_0001.npz").unlink()
+    with pytest.raises(TraceError, match=r"state_0001\.npz is missing"):
+        trace.read(out)
+
+
+def test_a_newer_trace_asks_for_a_newer_fedbridge(tmp_path):
+    out = write(tmp_path / "trace", [[batch(1)]])
+    manifest = json.loads((out / "manifest.json").read_text())
+    (out / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
+    with pytest.raises(TraceError, match=r"format 2.*upgrade fedbridge"):
+        trace.read(out)
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", "\x00", '{"format": 1}'])
+def test_what_is_no_trace_says_so(tmp_path, content):
+    if content is not None:
+        (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(TraceError, match="trace"):
+        trace.read(tmp_path)
+    with pytest.raises(TraceError, match="not a trace"):
+        trace.read(tmp_path / "nowhere")
+
+
+def test_times_are_merged_under_a_fresh_checksum(tmp_path):
+    out = write(tmp_path / "trace", [[batch(1)]])
+    manifest = trace.read_manifest(out)
+    manifest["calls"][0]["seconds"] = 1.5
+    trace.write_manifest(out, manifest)
+    assert trace.read(out).calls[0].seconds == 1.5
