@@ -88,7 +88,7 @@ def _pads(x: Images, window: Sequence[int], strides: Sequence[int], padding: str
     return lax.padtype_to_pads(x.shape, (1, *window, 1), (1, *strides, 1), padding)
 
 
-def _real_places(size: int, window: int, stride: int, pads: tuple[int, int]) -> np.ndarray:
+def _real_places(size: int, window: int, stride: int, pads: Sequence) -> np.ndarray:
     """How many places of each window, in one dimension, are not padding."""
     first = np.arange(0, size + sum(pads) - window + 1, stride) - pads[0]
     return np.minimum(first + window, size) - np.maximum(first, 0)
