@@ -283,4 +283,5 @@ def _short(full: str) -> str:
 
 
 def _number(node: ast.expr | None) -> float:
-    return float(node.value) if isinstance(node, ast.Constant) and node.value else 0.0
+    value = node.value if isinstance(node, ast.Constant) else None
+    return float(value) if isinstance(value, int | float) else 0.0
