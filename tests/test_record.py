@@ -30,7 +30,7 @@ class Child:
     def __call__(self, name, arguments, *, path, log, poll):
         assert name == "fedbridge.bridge.recorder"
         self.runs.append(arguments)
-        value = lambda flag: arguments[arguments.index(flag) + 1]  # noqa: E731
+        value = lambda flag: arguments[arguments.index(flag) + 1]
         mode, out, events = value("--mode"), Path(value("--out")), Path(value("--events"))
         log.write_text("noise\nlast words\n")
         if self.code:

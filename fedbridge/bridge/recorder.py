@@ -160,7 +160,7 @@ class Recording(Watch):
         before = self.writer.state(leaves(state))
         clients, batches = data, None
         if not isinstance(data, list) or not all(map(_is_client, data)):
-            self.refuse("the clients are neither data sets nor lists of batches.")
+            self.refuse("the clients are not data sets of dense tensors, nor lists of batches.")
         else:
             clients = [self.drawn(client) for client in data]
             try:
@@ -227,7 +227,9 @@ class Recording(Watch):
 def _is_client(client: Any) -> bool:
     import tensorflow as tf
 
-    return isinstance(client, tf.data.Dataset | list)
+    if isinstance(client, tf.data.Dataset):
+        return all(isinstance(spec, tf.TensorSpec) for spec in tf.nest.flatten(client.element_spec))
+    return isinstance(client, list)
 
 
 def _watched(process: Any, watch: Watch, number: int) -> Any:
@@ -282,9 +284,8 @@ def plain(tree: Any) -> Any:
     """A TFF structure as JSON: dictionaries, lists and numbers; float32 keeps its value exactly."""
     children = _children(tree)
     if children is None:
-        if isinstance(tree, bytes):
-            return tree.decode("utf-8", "backslashreplace")
-        return np.asarray(tree).tolist() if not isinstance(tree, str) else tree
+        array = np.asarray(tree)
+        return array.tolist() if array.dtype.kind in "biuf" else str(array)
     if isinstance(tree, list) or (isinstance(tree, tuple) and not hasattr(tree, "_fields")):
         return [plain(child) for _, child in children]
     return {str(key): plain(child) for key, child in children}
