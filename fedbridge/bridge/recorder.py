@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from fedbridge._version import __version__
 from fedbridge.bridge import builders, era_layer, script as script_module, trace
 from fedbridge.jax_core import FedbridgeError, TraceError
 
@@ -212,7 +213,7 @@ class Recording(Watch):
                 name.replace("-", "_"): metadata.version(name)
                 for name in ("tensorflow-federated", "tensorflow", "keras", "numpy")
             }
-            | {"python": platform.python_version(), "fedbridge": _own_version()},
+            | {"python": platform.python_version(), "fedbridge": __version__},
             script={
                 "name": script.name,
                 "arguments": list(arguments),
@@ -317,13 +318,6 @@ def _loss(metrics: dict[str, Any]) -> float | None:
     found = work.get("train") or work.get("eval", {}).get("current_round_metrics", {})
     loss = found.get("loss") if isinstance(found, dict) else None
     return loss if isinstance(loss, float) else None
-
-
-def _own_version() -> str:
-    try:
-        return metadata.version("fedbridge")
-    except metadata.PackageNotFoundError:  # run from a checkout
-        return "0+unknown"
 
 
 def _end_workers() -> None:
