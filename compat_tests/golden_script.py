@@ -47,6 +47,10 @@ def model_fn():
 
 
 def optimizer(name: str, momentum=None):
+    if name == "keras_nesterov":
+        return lambda: tf.keras.optimizers.SGD(0.1, momentum=0.9, nesterov=True)
+    if name == "keras_rmsprop":
+        return lambda: tf.keras.optimizers.RMSprop(0.05)
     optimizers = tff.learning.optimizers
     if name == "sgdm":
         return optimizers.build_sgdm(0.1, momentum)

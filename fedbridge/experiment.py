@@ -66,19 +66,19 @@ def train(
         >>> [int(m["client_work"]["train"]["num_examples"]) for m in result.metrics]
         [4, 4, 4]
     """
-    state = process.initialize() if state is None else state
+    current = process.initialize() if state is None else state
     first = 1
     if checkpoint is not None and Path(checkpoint).exists():
-        done, state = files.load(checkpoint, like=(np.int64(0), state))
-        state = jax.tree.map(jax.numpy.asarray, state)
+        done, saved = files.load(checkpoint, like=(np.int64(0), current))
+        current = jax.tree.map(jax.numpy.asarray, saved)
         first = int(done) + 1
     history = []
     for round in range(first, rounds + 1):
         cohort = data.cohort(sampler(round, data.client_ids), batches, round=round, seed=seed)
-        state, metrics = process.next(state, cohort)
+        current, metrics = process.next(current, cohort)
         history.append(metrics)
         if checkpoint is not None:
-            files.save(checkpoint, (np.int64(round), state))
+            files.save(checkpoint, (np.int64(round), current))
         for call in on_round:
             call(round, metrics)
-    return TrainResult(state, history)
+    return TrainResult(current, history)

@@ -39,7 +39,7 @@ def uniform(size: int, *, seed: int | None = None, replace: bool = False) -> Sam
             )
         state = pow(_MULTIPLIER, int(round), _MODULUS) * int(start) % _MODULUS
         chosen = np.random.RandomState(state).choice(len(client_ids), size, replace)
-        return [client_ids[i] for i in chosen]
+        return [client_ids[int(i)] for i in chosen]
 
     return sample
 

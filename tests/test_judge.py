@@ -32,7 +32,8 @@ def test_a_probe_may_be_off_by_rounding_and_no_more():
     ulp = np.spacing(np.float32(8.5))
     assert judge.probe_failure(END, END, START, 1e-6) is None
     assert judge.probe_failure(moved("trainable/1", 2 * ulp), END, START, 1e-6) is None
-    assert judge.probe_failure(moved("trainable/1", 5 * ulp), END, START, 1e-6)
+    assert judge.probe_failure(moved("trainable/1", 6 * ulp), END, START, 1e-6)
+    assert judge.probe_failure(moved("trainable/0", 1e-5), END, START, 1e-6)
     assert judge.probe_failure(moved("trainable/0", np.nan), END, START, 1e-6)
     # Where nothing moved, nothing may.
     assert judge.probe_failure(moved("trainable/1", ulp), END, END, 1e-6)

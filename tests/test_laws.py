@@ -82,7 +82,7 @@ def test_one_client_and_one_full_batch_equal_plain_sgd(masked):
 
 
 @models
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(sizes=sizes_strategy, extra=st.integers(1, 40))
 def test_padding_changes_nothing(masked, sizes, extra):
     data = fb.from_clients(clients(sizes))
@@ -104,7 +104,7 @@ def test_padding_changes_nothing(masked, sizes, extra):
 
 
 @models
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(sizes=sizes_strategy, seed=st.integers(0, 99))
 def test_permuting_clients_changes_nothing(masked, sizes, seed):
     data = fb.from_clients(clients(sizes))

@@ -13,6 +13,9 @@ _OPTIMIZERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {
     "build_adagrad": fc.optimizers.adagrad,
     "build_adam": fc.optimizers.adam,
     "build_rmsprop": fc.optimizers.rmsprop,
+    "keras_sgd_nesterov": tff_io.keras_sgd_nesterov,
+    "keras_rmsprop": tff_io.keras_rmsprop,
+    "keras_legacy_adagrad": tff_io.keras_legacy_adagrad,
 }
 
 _CLIENT_WEIGHTS: Mapping[str | None, fc.ClientWeight] = {
@@ -36,7 +39,8 @@ def evaluates(process: Process) -> bool:
 
 def is_adaptive(process: Process) -> bool:
     """Whether the client optimizer divides by what it has seen, which amplifies rounding."""
-    return bool(process.client_optimizer) and process.client_optimizer["name"] != "build_sgdm"
+    optimizer = process.client_optimizer or {"name": "build_sgdm"}
+    return optimizer["name"] not in ("build_sgdm", "keras_sgd_nesterov")
 
 
 def obstacle(trace: Trace) -> str | None:
@@ -59,7 +63,8 @@ def obstacle(trace: Trace) -> str | None:
 def what_is_random(trace: Trace) -> str | None:
     """What no two frameworks can draw alike, in one sentence; None where nothing is random."""
     for process in trace.processes:
-        layers = [] if evaluates(process) else tff_io.random_layers(process.model["config"])
+        config = (process.model or {}).get("config")
+        layers = [] if evaluates(process) or not config else tff_io.random_layers(config)
         if layers:
             return f"dropout in {', '.join(layers)}: random masks never agree across frameworks"
     return None

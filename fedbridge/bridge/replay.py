@@ -50,7 +50,7 @@ class Player:
         self.batches = [(a["rows"], a["batch_sizes"], a["step_offsets"]) for a in arrays]
         self.min_steps = max((len(sizes) for _, sizes, _ in self.batches), default=1)
         self.min_clients = max((len(offsets) - 1 for _, _, offsets in self.batches), default=1)
-        self.batch_size = max((s.max(initial=1) for _, s, _ in self.batches), default=1)
+        self.batch_size = max((int(s.max(initial=1)) for _, s, _ in self.batches), default=1)
         started = time.perf_counter()
         self.processes = [rebuild(trace, number) for number in range(len(trace.processes))]
         self.seconds_build = time.perf_counter() - started

@@ -1,6 +1,6 @@
 """Arrays and pure functions: jax, optax, numpy. Knows nothing of TFF, TensorFlow or files."""
 
-from fedbridge.jax_core import _metrics as metrics, _optimizers as optimizers
+from fedbridge.jax_core import metrics as metrics, optimizers as optimizers
 from fedbridge.jax_core._aggregators import (
     Aggregator as Aggregator,
     MeasuredProcessOutput as MeasuredProcessOutput,

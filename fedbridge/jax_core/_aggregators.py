@@ -1,7 +1,7 @@
 """Aggregators: what a client contributes to a sum, and what the sum becomes.
 
-TFF's factories (aggregators/mean.py) compose by nesting; so do these: an aggregator that clips, say,
-has an inner one, and calls both its halves.
+TFF's factories (aggregators/mean.py) compose by nesting; so do these: an aggregator that clips,
+say, has an inner one, and calls both its halves.
 """
 
 from collections import OrderedDict
@@ -51,7 +51,7 @@ def weighted_mean() -> Aggregator:
 
     Example:
         >>> mean = weighted_mean()
-        >>> parts = [mean.client((), v, w) for v, w in ((jnp.float32(1), 1.0), (jnp.float32(4), 2.0))]
+        >>> parts = [mean.client((), jnp.float32(v), w) for v, w in ((1, 1.0), (4, 2.0))]
         >>> total = jax.tree.map(lambda a, b: a + b, *parts)
         >>> float(mean.server((), total).result)
         3.0

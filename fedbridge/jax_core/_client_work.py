@@ -13,9 +13,9 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from fedbridge.jax_core._model import Metric, Model, ModelWeights
-from fedbridge.jax_core._optimizers import get_hparams, set_hparams
 from fedbridge.jax_core._steps import Client, Step, over_steps
 from fedbridge.jax_core._trees import tree_all_finite, tree_sub, tree_where, tree_zeros_like
+from fedbridge.jax_core.optimizers import get_hparams, set_hparams
 
 
 class ClientResult(NamedTuple):

@@ -1,10 +1,10 @@
 """A check at the border: are the labels of a cohort labels that the model knows?
 
-Inside a compiled program a label out of range can only become a NaN, and a client with a NaN is left
-out without a word; TensorFlow raises an error on a CPU and says nothing on a GPU.
+Inside a compiled program a label out of range can only become a NaN, and a client with a NaN is
+left out without a word; TensorFlow raises an error on a CPU and says nothing on a GPU.
 """
 
-import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,31 +13,33 @@ from jaxtyping import Array, Int
 
 from fedbridge.jax_core._cohort import Cohort
 from fedbridge.jax_core._errors import ClientDataError
+from fedbridge.jax_core._model import Batch
 
 
-def check_labels(cohort: Cohort, feature: str, num_classes: int) -> None:
+def check_labels(cohort: Cohort, feature: str, num_classes: Callable[[Batch], int]) -> None:
     """Raises unless all labels of a cohort are in `[0, num_classes)`.
 
     Args:
         cohort: The clients of a round.
         feature: The feature of the model's batch that holds the labels.
-        num_classes: How many classes the model tells apart.
+        num_classes: How many classes the model tells apart, from the shapes of a batch.
 
     Raises:
         ClientDataError: Some label is out of range; or there is no such feature.
     """
-    lowest, highest = (int(value) for value in _range(cohort, feature))
-    if lowest < 0 or highest >= num_classes:
+    lowest, highest, classes = (int(value) for value in _range(cohort, feature, num_classes))
+    if lowest < 0 or highest >= classes:
         wrong = lowest if lowest < 0 else highest
         raise ClientDataError(
             f"feature {feature!r} of the cohort: it holds the label {wrong}, and the model tells "
-            f"the classes 0 to {num_classes - 1} apart; give the model more outputs, or map the "
+            f"the classes 0 to {classes - 1} apart; give the model more outputs, or map the "
             "labels with `data.map_batches`."
         )
 
 
-@functools.partial(jax.jit, static_argnames="feature")
-def _range(cohort: Cohort, feature: str) -> tuple[Int[Array, ""], Int[Array, ""]]:
+def _labels(
+    cohort: Cohort, feature: str, num_classes: Callable[[Batch], int]
+) -> tuple[Int[Array, ""], Int[Array, ""], int]:
     size = len(jax.tree.leaves(cohort.features)[0])
     batch: Any = cohort.batch(jnp.arange(size))
     if feature not in batch:
@@ -45,4 +47,9 @@ def _range(cohort: Cohort, feature: str) -> tuple[Int[Array, ""], Int[Array, ""]
             f"the cohort's batches have the features {sorted(batch)}, and the model wants "
             f"{feature!r}; name them so with `data.map_batches`."
         )
-    return batch[feature].min(), batch[feature].max()
+    labels = batch[feature]
+    return labels.min(), labels.max(), num_classes(batch)
+
+
+# What the labels do not need (the pixels, say) is neither decoded nor even moved to the device.
+_range = jax.jit(_labels, static_argnames=("feature", "num_classes"))

@@ -20,9 +20,9 @@ from fedbridge.jax_core._cohort import Cohort
 from fedbridge.jax_core._errors import StateError
 from fedbridge.jax_core._finalizer import Finalizer
 from fedbridge.jax_core._model import Model, ModelWeights
-from fedbridge.jax_core._optimizers import get_hparams, set_hparams
 from fedbridge.jax_core._steps import Client
 from fedbridge.jax_core._trees import named_leaves
+from fedbridge.jax_core.optimizers import get_hparams, set_hparams
 
 
 class LearningAlgorithmState(NamedTuple):
@@ -191,5 +191,6 @@ def _check_same_shapes(expected: ModelWeights, given: ModelWeights) -> None:
         path = next(p for p in {**want, **have} if want.get(p) != have.get(p))
         raise StateError(
             f"weight {path!r}: the model has shape {want.get(path, 'no such weight')}, but "
-            f"{have.get(path, 'nothing')} was given; take the weights from a state of the same model."
+            f"{have.get(path, 'nothing')} was given; take the weights from a state of the same "
+            "model."
         )

@@ -1,8 +1,8 @@
 """TFF's optimizers (learning/optimizers/) as optax transformations, with TFF's formulas and states.
 
 The state is TFF's: an OrderedDict of the hyperparameters, float32, and of the slots. So a
-hyperparameter can be read and set between rounds (`get_hparams`, `set_hparams`), and a state has the
-same leaves under the same names as TFF's. Any optax optimizer may stand in their place.
+hyperparameter can be read and set between rounds (`get_hparams`, `set_hparams`), and a state has
+the same leaves under the same names as TFF's. Any optax optimizer may stand in their place.
 """
 
 from collections import OrderedDict
@@ -31,20 +31,29 @@ def set_hparams(state: PyTree, hparams: Mapping[str, Any]) -> PyTree:
     return type(state)({**state, **hparams}) if hparams else state
 
 
-def _optimizer(
+Slots = Mapping[str, PyTree]
+
+
+def with_hparams(
     hparams: Mapping[str, float],
-    slots: Callable[[PyTree], Mapping[str, PyTree]],
-    step: Callable[[PyTree, OrderedDict], tuple[PyTree, Mapping[str, PyTree]]],
+    slots: Callable[[PyTree], Slots],
+    step: Callable[[PyTree, OrderedDict], tuple[PyTree, Slots]],
 ) -> optax.GradientTransformation:
+    """An optimizer in TFF's form: its state holds the hyperparameters, then the slots.
+
+    Args:
+        hparams: Name to value; float32 in the state.
+        slots: `weights -> {name: tree}`, what it starts from.
+        step: `(gradients, state) -> (what is added to the weights, the new slots)`.
+    """
+
     def init(params: PyTree) -> OrderedDict:
         values = {name: jnp.asarray(value, jnp.float32) for name, value in hparams.items()}
         return OrderedDict({**values, **slots(params)})
 
-    def update(
-        gradients: PyTree, state: OrderedDict, params: PyTree = None
-    ) -> tuple[PyTree, OrderedDict]:
-        updates, new_slots = step(gradients, state)
-        return updates, OrderedDict({**state, **new_slots})
+    def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, OrderedDict]:
+        moves, new_slots = step(updates, state)
+        return moves, OrderedDict({**state, **new_slots})
 
     return optax.GradientTransformation(init, update)
 
@@ -71,9 +80,9 @@ def sgdm(
         return jax.tree.map(lambda a: -(rate * a), velocity), {"accumulator": velocity}
 
     if not momentum:
-        return _optimizer({"learning_rate": learning_rate}, lambda params: {}, step)
+        return with_hparams({"learning_rate": learning_rate}, lambda params: {}, step)
     hparams = {"learning_rate": learning_rate, "momentum": momentum}
-    return _optimizer(hparams, lambda params: {"accumulator": tree_zeros_like(params)}, step)
+    return with_hparams(hparams, lambda params: {"accumulator": tree_zeros_like(params)}, step)
 
 
 def adagrad(
@@ -91,7 +100,7 @@ def adagrad(
         divide = lambda g, p: -(rate * g / jnp.sqrt(p + epsilon))
         return jax.tree.map(divide, gradients, p), {"preconditioner": p}
 
-    return _optimizer({"learning_rate": learning_rate, "epsilon": epsilon}, slots, step)
+    return with_hparams({"learning_rate": learning_rate, "epsilon": epsilon}, slots, step)
 
 
 def adam(
@@ -128,7 +137,7 @@ def adam(
         updates = jax.tree.map(lambda a, p: -(rate * a / (jnp.sqrt(p) + state["epsilon"])), a, p)
         return updates, {"step": count, "accumulator": a, "preconditioner": p}
 
-    return _optimizer(hparams, slots, step)
+    return with_hparams(hparams, slots, step)
 
 
 def rmsprop(
@@ -148,4 +157,4 @@ def rmsprop(
         return updates, {"preconditioner": p}
 
     slots = lambda params: {"preconditioner": tree_zeros_like(params)}
-    return _optimizer(hparams, slots, step)
+    return with_hparams(hparams, slots, step)

@@ -86,9 +86,12 @@ def from_flax(
     def reported(value: PerExample) -> Metric:
         return building_blocks.mean_of(lambda batch, out, mask: value(batch[y], out.predictions))
 
+    def num_classes(batch: Batch) -> int:
+        return outputs.shape[-1]
+
     def check(cohort: Cohort) -> None:
         if loss is cross_entropy:
-            check_labels(cohort, y, outputs.shape[-1])
+            check_labels(cohort, y, num_classes)
 
     named = {"accuracy": accuracy} if metrics is None else metrics
     return Model(

@@ -13,4 +13,9 @@ from fedbridge.tff_io._keras_model import (
     from_keras_config as from_keras_config,
 )
 from fedbridge.tff_io._keras_objects import describe_keras as describe_keras
+from fedbridge.tff_io._keras_optimizers import (
+    keras_legacy_adagrad as keras_legacy_adagrad,
+    keras_rmsprop as keras_rmsprop,
+    keras_sgd_nesterov as keras_sgd_nesterov,
+)
 from fedbridge.tff_io._sql import from_sql as from_sql, write_sql as write_sql

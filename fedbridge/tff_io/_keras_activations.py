@@ -19,8 +19,8 @@ Activation = Callable[[Float[Array, "..."]], Float[Array, "..."]]
 
 def clip(x: Float[Array, "..."], low: float, high: float) -> Float[Array, "..."]:
     """`tf.clip_by_value`: the gradient is 1 inside and on the bounds, 0 beyond them."""
-    low, high = jnp.asarray(low, x.dtype), jnp.asarray(high, x.dtype)
-    return jnp.where(x < low, low, jnp.where(x > high, high, x))
+    lowest, highest = jnp.asarray(low, x.dtype), jnp.asarray(high, x.dtype)
+    return jnp.where(x < lowest, lowest, jnp.where(x > highest, highest, x))
 
 
 def relu(

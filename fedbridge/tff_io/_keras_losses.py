@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
 from fedbridge.jax_core import ModelError
-from fedbridge.jax_core._metrics import divide_no_nan, masked_total
+from fedbridge.jax_core.metrics import divide_no_nan, masked_total
 from fedbridge.tff_io._keras_activations import clip
 from fedbridge.tff_io._keras_objects import Spec, construct
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fedbridge.jax_core import Batch, Forward, Metric, ModelError
-from fedbridge.jax_core._metrics import (
+from fedbridge.jax_core.metrics import (
     mean_loss,
     mean_of,
     num_batches_counter,

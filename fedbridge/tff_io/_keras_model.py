@@ -13,7 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from fedbridge.jax_core import Batch, Forward, Model, ModelError, ModelWeights
+from fedbridge.jax_core import (
+    Batch,
+    Cohort,
+    Forward,
+    Model,
+    ModelError,
+    ModelWeights,
+    check_labels,
+)
 from fedbridge.tff_io._keras_graph import Graph, read_graph
 from fedbridge.tff_io._keras_layers import fits
 from fedbridge.tff_io._keras_losses import LossFn, Mask, loss_function
@@ -131,7 +139,18 @@ def from_keras_config(
             non_trainable=weights.non_trainable,
         )
 
-    return Model(_fitting(weights, graph), forward, tff_metrics(metrics))
+    fitting = _fitting(weights, graph)
+
+    def num_classes(batch: Batch) -> int:
+        """The size of the output's last axis; traced, not computed."""
+        apply = lambda x: graph.apply(fitting, _inputs(graph, x), None)[0]
+        return jax.eval_shape(apply, _feature(batch, "x")).shape[-1]
+
+    def check(cohort: Cohort) -> None:
+        if not several and specs[0]["class_name"] == "SparseCategoricalCrossentropy":
+            check_labels(cohort, "y", num_classes)
+
+    return Model(fitting, forward, tff_metrics(metrics), check=check)
 
 
 def _total_loss(
