@@ -1,7 +1,7 @@
 # fedbridge with both of its environments, for machines on which the real TFF does not run.
 #
 #     docker build --platform linux/amd64 -t fedbridge .
-#     docker run --rm --platform linux/amd64 -v "$PWD:/work" fedbridge check my_script.py --report report
+#     docker run --rm --platform linux/amd64 -v "$PWD:/scripts" fedbridge check my_script.py --report report
 FROM --platform=linux/amd64 python:3.11-slim
 
 ENV FEDBRIDGE_REFERENCE=/opt/reference
@@ -13,5 +13,5 @@ RUN pip install --no-cache-dir ".[plots]" \
     && UV_NO_CACHE=1 fedbridge reference create \
     && fedbridge reference doctor
 
-WORKDIR /work
+WORKDIR /scripts
 ENTRYPOINT ["fedbridge"]

@@ -1,102 +1,20 @@
 """Repeats a trace on the JAX core, anywhere, without TensorFlow, and judges the differences."""
 
 import statistics
-import time
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
-import numpy as np
-from jaxtyping import PyTree
 
 from fedbridge import jax_core as fc
 from fedbridge._version import __version__
 from fedbridge.bridge import judge
-from fedbridge.bridge.rebuild import evaluates, is_adaptive, obstacle, rebuild, what_is_random
+from fedbridge.bridge.player import Player, Replayed, model_weights, one_ulp_off
+from fedbridge.bridge.rebuild import evaluates, is_adaptive, obstacle, what_is_random
 from fedbridge.bridge.result import EvaluationResult, Result, RoundResult, Verdict
 from fedbridge.bridge.trace import Call, Trace
-from fedbridge.jax_core._cohort import TRAIN
 
 Report = Callable[[dict[str, Any]], None]
-
-
-class Replayed(NamedTuple):
-    """What one call of `next` gave: weights by path, metrics, seconds."""
-
-    state: fc.LearningAlgorithmState
-    weights: dict[str, np.ndarray]
-    metrics: PyTree
-    seconds: float
-
-
-class Player:
-    """The trace's processes on the JAX core, with its rows on the device.
-
-    All cohorts of a trace (whole rounds, probes, perturbed rounds) have one shape, so that every
-    process compiles one program.
-    """
-
-    def __init__(self, trace: Trace):
-        self.trace = trace
-        stored = trace.rows()
-        encoded = {
-            name: fc.Fraction255(stored[name])
-            if feature.encoding == "fraction255"
-            else feature.decode(stored[name])
-            for name, feature in trace.features.items()
-        }
-        self.features = jax.device_put({k: _narrow(v) for k, v in encoded.items()})
-        arrays = [trace.call(number) for number in range(len(trace.calls))]
-        self.batches = [(a["rows"], a["batch_sizes"], a["step_offsets"]) for a in arrays]
-        self.min_steps = max((len(sizes) for _, sizes, _ in self.batches), default=1)
-        self.min_clients = max((len(offsets) - 1 for _, _, offsets in self.batches), default=1)
-        self.batch_size = max((int(s.max(initial=1)) for _, s, _ in self.batches), default=1)
-        started = time.perf_counter()
-        self.processes = [rebuild(trace, number) for number in range(len(trace.processes))]
-        self.seconds_build = time.perf_counter() - started
-
-    def cohort(self, number: int, limit: int | None = None) -> fc.Cohort:
-        """The cohort of a call; with a limit, only each client's first batches."""
-        rows, sizes, offsets = self.batches[number]
-        matrix = _batch_matrix(rows, sizes, self.batch_size)
-        if limit is not None:
-            counts = np.minimum(np.diff(offsets), limit)
-            kept = [np.arange(s, s + c) for s, c in zip(offsets[:-1], counts, strict=True)]
-            chosen = np.concatenate([np.arange(0), *kept]).astype(int)
-            matrix, sizes = matrix[chosen], sizes[chosen]
-            offsets = np.cumsum([0, *counts])
-        stream = fc.make_stream(
-            matrix, sizes, offsets, min_steps=self.min_steps, min_clients=self.min_clients
-        )
-        ids = [f"client {i}" for i in range(len(offsets) - 1)]
-        return fc.make_cohort(self.features, {TRAIN: stream}, ids, round=number + 1)
-
-    def state(self, process: int, number: int) -> fc.LearningAlgorithmState:
-        """TFF's recorded state, as a state of the JAX core."""
-        template = self.processes[process].initialize()
-        recorded = self.trace.state(number)
-        if evaluates(self.trace.processes[process]):
-            weights = fc.from_named_leaves(template.global_model_weights, _weights(recorded))
-            return self.processes[process].set_model_weights(template, weights)
-        missing = sorted(set(fc.named_leaves(template)) ^ set(recorded))
-        if missing:
-            raise fc.TraceError(
-                f"{self.trace.path}: state {number} and the process that the trace describes "
-                f"disagree about {missing[0]!r}; record the script again."
-            )
-        state = fc.from_named_leaves(template, recorded)
-        return jax.tree.map(lambda leaf, like: jax.numpy.asarray(leaf, like.dtype), state, template)
-
-    def play(
-        self, process: int, state: fc.LearningAlgorithmState, make_cohort: Callable[[], fc.Cohort]
-    ) -> Replayed:
-        """One call of `next`, timed with the making of its cohort."""
-        started = time.perf_counter()
-        output = jax.block_until_ready(self.processes[process].next(state, make_cohort()))
-        seconds = time.perf_counter() - started
-        weights = output.state.global_model_weights
-        arrays = {path: np.asarray(leaf) for path, leaf in fc.named_leaves(weights).items()}
-        return Replayed(output.state, arrays, output.metrics, seconds)
 
 
 def replay(
@@ -165,7 +83,7 @@ def _judge_round(
 ) -> RoundResult:
     trace, call = player.trace, player.trace.calls[number]
     before, after = trace.state(call.state_before), trace.state(call.state_after)
-    start, reference = _weights(before), _weights(after)
+    start, reference = model_weights(before), model_weights(after)
     state = player.state(call.process, call.state_before)
     norm = judge.update_norm(start, reference)
     whole_cohort = player.cohort(number)
@@ -175,7 +93,7 @@ def _judge_round(
     floors = dict.fromkeys(errors, 0.0)
     loss, loss_floor = _loss(whole.metrics), 0.0
     for seed in range(seeds):
-        moved = player.play(call.process, _one_ulp_off(state, seed), lambda: whole_cohort)
+        moved = player.play(call.process, one_ulp_off(state, seed), lambda: whole_cohort)
         change = judge.largest_errors(moved.weights, whole.weights, norm)
         floors = {path: max(floors[path], change[path]) for path in floors}
         loss_floor = max(loss_floor, abs(_loss(moved.metrics) - loss))
@@ -185,7 +103,7 @@ def _judge_round(
     arrays = trace.call(number)
     failures, probe_errors = [], dict.fromkeys(errors, 0.0)
     for limit, metrics in enumerate(call.probe_metrics, start=1):
-        expected = _weights(arrays, f"probe_{limit}/")
+        expected = model_weights(arrays, f"probe_{limit}/")
         probe = player.play(call.process, state, lambda limit=limit: player.cohort(number, limit))
         these = judge.largest_errors(probe.weights, expected, judge.update_norm(start, expected))
         probe_errors = {path: max(probe_errors[path], these[path]) for path in these}
@@ -206,7 +124,7 @@ def _judge_round(
     failures.append(judge.loss_failure(loss, _loss(call.metrics), loss_floor))
     failure = next(filter(None, failures), None) if judged else None
     first = trace.state(next(c for c in trace.calls if c.process == call.process).state_before)
-    travelled = judge.update_norm(_weights(first), reference)
+    travelled = judge.update_norm(model_weights(first), reference)
     return RoundResult(
         round=call.round,
         loss_reference=_loss(call.metrics),
@@ -329,40 +247,6 @@ def _untold(call: Call) -> RoundResult:
         {},
         nan,
     )
-
-
-def _one_ulp_off(state: fc.LearningAlgorithmState, seed: int) -> fc.LearningAlgorithmState:
-    rng = np.random.default_rng(seed)
-
-    def move(leaf: Any) -> np.ndarray:
-        leaf = np.asarray(leaf)
-        towards = np.where(rng.integers(0, 2, leaf.shape), np.inf, -np.inf).astype(leaf.dtype)
-        return np.nextafter(leaf, towards)
-
-    weights = state.global_model_weights
-    moved = weights._replace(trainable=jax.tree.map(move, weights.trainable))
-    return state._replace(global_model_weights=moved)
-
-
-def _batch_matrix(rows: np.ndarray, sizes: np.ndarray, batch_size: int) -> np.ndarray:
-    """Flat rows as `[steps, batch]`; padding repeats the rows of the batch."""
-    starts = np.cumsum(sizes) - sizes
-    within = np.arange(batch_size)[None, :] % np.maximum(sizes, 1)[:, None]
-    index = starts[:, None] + within
-    return rows[index] if len(rows) else np.zeros(index.shape, np.int32)
-
-
-def _narrow(column: Any) -> Any:
-    """64-bit features as 32-bit ones, since a program on the device has no others."""
-    narrow = {"int64": np.int32, "uint64": np.uint32, "float64": np.float32}
-    dtype = str(getattr(column, "dtype", ""))
-    return column.astype(narrow[dtype]) if dtype in narrow else column
-
-
-def _weights(
-    leaves: Mapping[str, np.ndarray], prefix: str = "global_model_weights/"
-) -> dict[str, np.ndarray]:
-    return {k.removeprefix(prefix): v for k, v in leaves.items() if k.startswith(prefix)}
 
 
 def _loss(metrics: Any) -> float:
