@@ -18,7 +18,10 @@ import pytest
 
 from fedbridge.bridge import keras_optimizers, trace
 from fedbridge.bridge.record import record
+from fedbridge.bridge.replay import replay
 from fedbridge.jax_core import ScriptError
+
+GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "traces"
 
 POOL = """
 import json, os, sys
@@ -469,3 +472,31 @@ def test_record_runs_both_passes_and_leaves_nothing_else(tmp_path, monkeypatch, 
         assert call.seconds > 0 and call.metrics_timed == call.metrics
     assert found.processes[0].seconds_build > 0 and found.processes[0].seconds_initialize > 0
     assert [event["round"] for event in events if event["event"] == "round"] == [1, 2, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["seeded", "unseeded", "odd", "loop", "old", "notebook"])
+def test_what_was_recorded_replays(recorded, name):
+    result = replay(recorded[name].trace)
+    assert result.verdict == "match", result.reason
+    assert all(one.passed for one in (*result.rounds, *result.evaluations))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("prox", "build_weighted_fed_prox"),
+        ("dropout", "dropout in dropout"),
+        ("custom_loss", "Hinge"),
+        ("aggregator", "model_aggregator"),
+    ],
+)
+def test_what_cannot_be_replayed_is_not_comparable(recorded, name, reason):
+    result = replay(recorded[name].trace)
+    assert result.verdict == "not comparable"
+    assert reason in result.reason
+
+
+@pytest.mark.parametrize("folder", sorted(GOLDEN.iterdir()), ids=lambda folder: folder.name)
+def test_golden_traces_match_on_the_oldest_jax(folder):
+    result = replay(trace.read(folder))
+    assert result.verdict == "match", result.reason

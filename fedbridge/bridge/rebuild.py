@@ -38,9 +38,10 @@ def evaluates(process: Process) -> bool:
 
 
 def is_adaptive(process: Process) -> bool:
-    """Whether the client optimizer divides by what it has seen, which amplifies rounding."""
-    optimizer = process.client_optimizer or {"name": "build_sgdm"}
-    return optimizer["name"] not in ("build_sgdm", "keras_sgd_nesterov")
+    """Whether an optimizer, of either side, divides by what it has seen, which amplifies rounding."""
+    described = (process.client_optimizer, process.server_optimizer)
+    names = {optimizer["name"] for optimizer in described if optimizer}
+    return not names <= {"build_sgdm", "keras_sgd_nesterov"}
 
 
 def obstacle(trace: Trace) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Int32, Key, PyTree, UInt32
+from jaxtyping import Int, Int32, PyTree
 
 from fedbridge.jax_core._arrays import FederatedArrays, decode_columns, identity, take_rows
 from fedbridge.jax_core._errors import ClientDataError
@@ -48,12 +48,15 @@ class Stream(NamedTuple):
 class Cohort:
     """The clients of one round.
 
+    The arrays are `Any` to the type checkers: jax rebuilds a cohort around placeholders.
+
     Attributes:
         features: Columns of rows, encoded; `[rows, ...]` each.
         streams: Named streams of batches; training and evaluation use "train".
-        num_clients: The number of real clients.
+        num_clients: The number of real clients, int32.
         key: Belongs to (seed, round).
-        client_hashes: Of the client ids; with `key` they give each client its own key.
+        client_hashes: Of the client ids, uint32[clients]; with `key` they give each client its own
+            key.
         state: What each client carries from round to round, `[clients, ...]`; default nothing.
         decode: From decoded columns to the model's batch; runs inside the program.
         exact_sizes: For models without a mask: all sizes of batches that occur. None otherwise.
@@ -61,9 +64,9 @@ class Cohort:
 
     features: dict[str, PyTree]
     streams: dict[str, Stream]
-    num_clients: Int[Any, ""]
-    key: Key[Array, ""]
-    client_hashes: UInt32[Any, " clients"]
+    num_clients: Any
+    key: Any
+    client_hashes: Any
     state: PyTree = ()
     decode: Callable[[Mapping[str, Any]], Batch] = identity
     exact_sizes: tuple[int, ...] | None = None
