@@ -19,8 +19,8 @@ Weights = Mapping[str, np.ndarray]
 # One or two local steps in float32: TensorFlow and XLA round each entry of a gradient differently
 # by a few ulp of its largest terms, measured 4e-7 of the update on the EMNIST CNN.
 PROBE_TOLERANCE = 1e-6
-# An adaptive optimizer divides by √v + ε, where v is itself the square of a rounded gradient (on the
-# server: of a rounded mean), so that entries near zero are as large as any other.
+# An adaptive optimizer divides by √v + ε, where v is itself the square of a rounded gradient (on
+# the server: of a rounded mean), so that entries near zero move as far as any other.
 ADAPTIVE_PROBE_TOLERANCE = 5e-6
 # The update is a difference of weights; each of the two was rounded to the weights' own ulp.
 PROBE_ULPS = 2

@@ -38,7 +38,7 @@ def evaluates(process: Process) -> bool:
 
 
 def is_adaptive(process: Process) -> bool:
-    """Whether an optimizer, of either side, divides by what it has seen, which amplifies rounding."""
+    """Whether an optimizer of either side divides by what it has seen: that amplifies rounding."""
     described = (process.client_optimizer, process.server_optimizer)
     names = {optimizer["name"] for optimizer in described if optimizer}
     return not names <= {"build_sgdm", "keras_sgd_nesterov"}
