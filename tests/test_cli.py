@@ -178,6 +178,21 @@ def test_targets_are_checked_before_the_work(stand_ins, tmp_path):
     assert "check" not in stand_ins.seen
 
 
+@pytest.mark.parametrize("command", ["check train.py", "replay TRACE"])
+def test_a_failed_run_leaves_no_folder(stand_ins, tmp_path, command):
+    stand_ins.raises = fc.TraceError("TRACE is not a trace; record it again.")
+    options = "--report", tmp_path / "report", "--json", tmp_path / "new" / "out.json"
+    assert invoke(*command.split(), *options).exit_code == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_no_trace(tmp_path):
+    (tmp_path / "train.py").write_text("")
+    done = invoke("replay", tmp_path / "train.py")
+    assert done.exit_code == 2
+    assert "train.py is a file, and a trace is a folder; give" in done.stderr
+
+
 def test_demo_ends_with_a_page(stand_ins, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert invoke("demo").exit_code == 0

@@ -23,8 +23,8 @@ def script(tmp_path):
 class Child:
     """Plays the recorder: writes the events and results that it is told to."""
 
-    def __init__(self, failure=None, failing_mode=None, code=0, timed_calls=1):
-        self.failure, self.failing_mode = failure, failing_mode
+    def __init__(self, failure=None, failing_mode=None, code=0, timed_calls=1, refused=False):
+        self.failure, self.failing_mode, self.refused = failure, failing_mode, refused
         self.code, self.timed_calls, self.runs = code, timed_calls, []
 
     def __call__(self, name, arguments, *, path, log, poll):
@@ -44,7 +44,8 @@ class Child:
             stream.write(line[20:] + "\n")
             stream.write(json.dumps({"event": "note", "line": "a defect"}) + "\n")
             if self.failing_mode == mode:
-                failed = {"event": "failed", "error": self.failure, "line": "line 3"}
+                failed = {"event": "failed", "error": self.failure, "line": "line 3",
+                          "refused": self.refused}  # fmt: skip
                 stream.write(json.dumps(failed) + "\n")
         poll()
         if self.failing_mode == mode:
@@ -111,6 +112,19 @@ def test_a_script_that_fails_leaves_nothing(script, tmp_path, play):
     assert [path.name for path in tmp_path.iterdir()] == ["train.py"]
 
 
+def test_a_script_that_fails_is_to_be_mended(script, tmp_path, play):
+    play(failing_mode="record", failure="ValueError: no.")
+    with pytest.raises(ScriptError, match="ValueError: no; mend the script and run the same"):
+        record(script, [], tmp_path / "out")
+
+
+def test_what_fedbridge_refuses_is_no_failure_of_tff(script, tmp_path, play):
+    play(failing_mode="record", failure="it ran no round; check one that does.", refused=True)
+    with pytest.raises(ScriptError) as caught:
+        record(script, [], tmp_path / "out")
+    assert str(caught.value) == f"{script}, line 3: it ran no round; check one that does."
+
+
 def test_a_child_that_dies_is_reported_with_its_last_words(script, tmp_path, play):
     play(code=-9)
     with pytest.raises(ScriptError, match=r"code -9: last words; .*doctor"):
@@ -124,7 +138,7 @@ def test_bad_input_is_refused_before_the_long_work(script, tmp_path, play):
     with pytest.raises(FedbridgeError, match="0 rounds"):
         record(script, [], tmp_path / "out", rounds=0)
     (tmp_path / "out").mkdir()
-    with pytest.raises(FedbridgeError, match="exists already"):
+    with pytest.raises(FedbridgeError, match="'.*out' exists already"):
         record(script, [], tmp_path / "out")
     assert not child.runs
 

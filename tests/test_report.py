@@ -4,6 +4,7 @@ import json
 import math
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from fedbridge.bridge import words
 from fedbridge.bridge.files import check_target, json_text, replace_text
+from fedbridge.bridge.replay import _verdict
 from fedbridge.bridge.report import page, save_report
 from fedbridge.bridge.result import strict, to_json
 from fedbridge.bridge.terminal import Display, save_terminal_svg, show
@@ -300,6 +302,38 @@ def test_a_target_that_cannot_be_written_is_known_at_once(tmp_path):
         check_target(tmp_path / "file", folder=True)
     with pytest.raises(FedbridgeError, match="it is a folder"):
         check_target(tmp_path)
+
+
+def test_trying_a_target_leaves_nothing(tmp_path):
+    check_target(tmp_path / "new" / "deep", folder=True)
+    check_target(tmp_path / "new" / "out.json")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "there").mkdir()
+    check_target(tmp_path / "there", folder=True)
+    assert (tmp_path / "there").is_dir()
+    (tmp_path / "there" / "file").write_text("")
+    with pytest.raises(FedbridgeError, match="Not a directory"):
+        check_target(tmp_path / "there" / "file" / "deep" / "out.json")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs Linux' /proc")
+def test_a_folder_that_only_looks_writable_is_refused():
+    with pytest.raises(FedbridgeError, match=r"/proc/x\.json: cannot be written"):
+        check_target("/proc/x.json")
+
+
+@pytest.mark.parametrize(
+    ("rounds", "evaluations", "words_"),
+    [
+        (3, 1, "3 rounds and 1 evaluation agree with"),
+        (1, 0, "1 round agrees with"),
+        (1, 2, "1 round and 2 evaluations agree with"),
+    ],
+)
+def test_the_reason_counts(rounds, evaluations, words_):
+    one = result(rounds=rounds)
+    verdict, reason = _verdict(list(one.rounds), list(one.evaluations) * evaluations, None)
+    assert verdict == "match" and reason.startswith(words_)
 
 
 # ------------------------------------------------------------------------------------------ words

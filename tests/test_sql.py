@@ -252,9 +252,9 @@ def test_no_sqlite_file(tmp_path):
 
 def test_a_foreign_sqlite_file(tmp_path):
     change(tmp_path / "x.sqlite", "CREATE TABLE music (name TEXT)")
-    refused(tmp_path / "x.sqlite", "holds no TFF client data .table 'examples'")
+    refused(tmp_path / "x.sqlite", "holds no TFF client data .no table 'examples'")
     change(tmp_path / "x.sqlite", "CREATE TABLE examples (split_name TEXT, client_id TEXT)")
-    refused(tmp_path / "x.sqlite", "no serialized_example_proto")
+    refused(tmp_path / "x.sqlite", "table 'examples' without serialized_example_proto")
 
 
 def test_a_truncated_file(path):

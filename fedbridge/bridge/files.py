@@ -1,7 +1,9 @@
 """Results on disk: checked before the long work, written aside, then renamed."""
 
+import contextlib
 import json
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ from fedbridge.jax_core import FedbridgeError
 
 def check_target(path: str | Path, *, folder: bool = False) -> Path:
     """Makes sure that a result can be written, before an hour is spent on it.
+
+    Tries it out and leaves nothing behind: a run that fails should leave no empty folder.
 
     Args:
         path: The file, or with `folder` the folder, that will be written.
@@ -24,14 +28,19 @@ def check_target(path: str | Path, *, folder: bool = False) -> Path:
     """
     path = Path(path)
     parent = path if folder else path.parent
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _cannot(path, error.strerror or str(error)) from error
     if not folder and path.is_dir():
         raise _cannot(path, "it is a folder")
-    if not os.access(parent, os.W_OK):
-        raise _cannot(path, "permission denied")
+    absent = [place for place in (parent, *parent.parents) if not place.exists()]
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        # Permissions do not tell: root may write everywhere, and yet not in /proc.
+        tempfile.TemporaryFile(dir=parent).close()
+    except OSError as error:
+        raise _cannot(path, error.strerror or str(error)) from error
+    finally:
+        for place in absent:
+            with contextlib.suppress(OSError):  # not made, or somebody else's file is in it
+                place.rmdir()
     return path
 
 
@@ -40,6 +49,7 @@ def replace_text(path: str | Path, text: str) -> Path:
     path = check_target(path)
     aside = path.with_name(f".{path.name}.{os.getpid()}.aside")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         aside.write_text(text, encoding="utf-8")
         os.replace(aside, path)
     except OSError as error:

@@ -54,7 +54,7 @@ def record(
     if rounds is not None and rounds < 1:
         raise FedbridgeError(f"{script}: {rounds} rounds cannot be recorded; ask for 1 or more.")
     if target.exists():
-        raise FedbridgeError(f"{target} exists already; name another folder or remove it first.")
+        raise FedbridgeError(f"'{target}' exists already; name another folder or remove it first.")
     reference_environment.python(reference)
     with _scratch_beside(target) as scratch:
         aside = scratch / "trace"
@@ -113,9 +113,13 @@ class _Child:
                 poll=poll,
             )  # fmt: skip
         if failures:
-            where = f", {failures[-1]['line']}" if failures[-1]["line"] else ""
+            failed = failures[-1]
+            where = f", {failed['line']}" if failed["line"] else ""
+            if failed.get("refused"):
+                raise ScriptError(f"{self.script}{where}: {failed['error']}")
             raise ScriptError(
-                f"{self.script}{where}: fails under TFF 0.87.0: {failures[-1]['error']}"
+                f"{self.script}{where}: fails under TFF 0.87.0: {failed['error'].rstrip('.')}; "
+                "mend the script and run the same command again."
             )
         if code != 0:
             last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]

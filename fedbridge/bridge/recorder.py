@@ -367,8 +367,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         error = FedbridgeError(
             f"none of its rounds could be watched: {watch.not_replayable}"
             if watch.not_replayable
-            else "it ran no round of a tff.learning process; only processes made by "
-            "tff.learning.algorithms are recorded, Federated Core is not yet."
+            else "it ran no round of a tff.learning process; fedbridge watches `next` of what "
+            "the builders of tff.learning make (Federated Core not yet): check a script that "
+            "calls it."
         )
     if error is not None:
         if isinstance(watch, Recording):
@@ -395,7 +396,9 @@ def _failure(script: Path, error: BaseException) -> dict[str, Any]:
         text = f"{type(error).__name__}: {first}" if first else type(error).__name__
     traceback.print_exception(error, file=sys.stderr)
     where = script_module.place(script, error)
-    return {"error": text[:500], "line": where.text if where else None}
+    # What fedbridge refuses on its own is no failure of TFF.
+    refused = isinstance(error, FedbridgeError)
+    return {"error": text[:500], "line": where.text if where else None, "refused": refused}
 
 
 if __name__ == "__main__":

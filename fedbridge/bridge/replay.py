@@ -177,8 +177,10 @@ def _verdict(
     for one in evaluations:
         if one.failure:
             return "differs", f"evaluation {one.call}: {one.failure}"
-    parts = f"{len(rounds)} rounds" + f" and {len(evaluations)} evaluations" * bool(evaluations)
-    return "match", f"{parts} agree with TFF: probes, whole rounds, counters and losses"
+    counts = (len(rounds), "round"), (len(evaluations), "evaluation")
+    parts = " and ".join(f"{n} {noun}{'s' * (n > 1)}" for n, noun in counts if n)
+    agree = "agrees" if len(rounds) + len(evaluations) == 1 else "agree"
+    return "match", f"{parts} {agree} with TFF: probes, whole rounds, counters and losses"
 
 
 def _result(

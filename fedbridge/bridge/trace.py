@@ -150,6 +150,11 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{folder} is not a trace: it holds no {MANIFEST}; make one with "
             "`fedbridge record SCRIPT -o TRACE`."
         ) from None
+    except NotADirectoryError:
+        raise TraceError(
+            f"{folder} is a file, and a trace is a folder; give the folder that "
+            "`fedbridge record` wrote."
+        ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TraceError(
             f"{folder / MANIFEST} cannot be read ({error}); copy the trace afresh or record it "

@@ -265,10 +265,11 @@ def _check_tables(connection: sqlite3.Connection, source: Path) -> None:
     for table, columns in _TABLES.items():
         found = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
         if not columns <= found:
-            lacks = ", ".join(sorted(columns - found)) if found else "it"
+            columns_lacking = ", ".join(sorted(columns - found))
+            lacks = f"table {table!r} without {columns_lacking}" if found else f"no table {table!r}"
             raise ClientDataError(
-                f"{source}: this SQLite file holds no TFF client data (table {table!r}: no "
-                f"{lacks}); give a file that TFF's SqlClientData reads."
+                f"{source}: this SQLite file holds no TFF client data ({lacks}); give a file "
+                "that TFF's SqlClientData reads."
             )
 
 
