@@ -26,8 +26,8 @@ def uniform(size: int, *, seed: int | None = None, replace: bool = False) -> Sam
         ClientDataError: More clients are asked for than there are (without replacement).
 
     Example:
-        >>> uniform(5, seed=1)(0, range(100))
-        [19, 78, 96, 16, 57]
+        >>> uniform(5, seed=1)(0, [f"c{i}" for i in range(100)])
+        ['c19', 'c78', 'c96', 'c16', 'c57']
     """
     start = np.random.RandomState(seed).randint(1, _MODULUS - 1)
 

@@ -29,14 +29,19 @@ def test_an_update_of_norm_zero_must_be_exact():
 
 
 def test_a_probe_may_be_off_by_rounding_and_no_more():
+    def failure(weights, start=START):
+        return judge.probe_failure(judge.probe_errors(weights, END, start), 1e-6)
+
     ulp = np.spacing(np.float32(8.5))
-    assert judge.probe_failure(END, END, START, 1e-6) is None
-    assert judge.probe_failure(moved("trainable/1", 2 * ulp), END, START, 1e-6) is None
-    assert judge.probe_failure(moved("trainable/1", 6 * ulp), END, START, 1e-6)
-    assert judge.probe_failure(moved("trainable/0", 1e-5), END, START, 1e-6)
-    assert judge.probe_failure(moved("trainable/0", np.nan), END, START, 1e-6)
+    assert failure(END) is None
+    assert judge.probe_errors(moved("trainable/1", 2 * ulp), END, START)["trainable/1"] == 0
+    assert failure(moved("trainable/1", 2 * ulp)) is None
+    assert failure(moved("trainable/1", 6 * ulp))
+    assert failure(moved("trainable/0", 1e-5))
+    assert failure(moved("trainable/0", np.nan))
     # Where nothing moved, nothing may.
-    assert judge.probe_failure(moved("trainable/1", ulp), END, END, 1e-6)
+    assert failure(END, start=END) is None
+    assert failure(moved("trainable/1", ulp), start=END)
 
 
 def test_a_whole_round_is_held_against_the_floor():

@@ -221,7 +221,15 @@ def test_a_pipeline_without_an_end_is_refused(steps, size):
         steps.batch(4).plan(size)
 
 
+def test_steps_with_the_same_numbers_are_not_the_same_steps():
+    taken, skipped = pipeline.take(5).batch(2), pipeline.skip(5).batch(2)
+    assert taken != skipped
+    assert taken.plan(8).rows.tolist() == [[0, 1], [2, 3], [4, 4]]
+    assert skipped.plan(8).rows.tolist() == [[5, 6], [7, 7]]
+
+
 def test_batch_must_be_there_and_come_last():
+    assert pipeline.batch(2).plan(5).sizes.tolist() == [2, 2, 1]
     with pytest.raises(ClientDataError, match=r"does not form batches; end it with \.batch"):
         pipeline.repeat(2).plan(5)
     with pytest.raises(ClientDataError, match=r"Pipeline\.repeat: called after batch"):

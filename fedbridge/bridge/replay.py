@@ -101,16 +101,27 @@ def _judge_round(
     adaptive = is_adaptive(trace.processes[call.process])
     tolerance = judge.ADAPTIVE_PROBE_TOLERANCE if adaptive else judge.PROBE_TOLERANCE
     arrays = trace.call(number)
-    failures, probe_errors = [], dict.fromkeys(errors, 0.0)
+    failures, probes, two_step_floor = [], [dict.fromkeys(errors, 0.0)], 0.0
     for limit, metrics in enumerate(call.probe_metrics, start=1):
         expected = model_weights(arrays, f"probe_{limit}/")
-        probe = player.play(call.process, state, lambda limit=limit: player.cohort(number, limit))
-        these = judge.largest_errors(probe.weights, expected, judge.update_norm(start, expected))
-        probe_errors = {path: max(probe_errors[path], these[path]) for path in these}
+        cohort = player.cohort(number, limit)
+        probe = player.play(call.process, state, lambda cohort=cohort: cohort)
+        these = judge.probe_errors(probe.weights, expected, start)
+        probes = [these] if limit == 1 else [*probes, these]
+        bound, loss_bound = tolerance, 0.0
+        if limit > 1:
+            for seed in range(seeds):
+                off = one_ulp_off(state, seed)
+                moved = player.play(call.process, off, lambda cohort=cohort: cohort)
+                change = judge.probe_errors(moved.weights, probe.weights, start)
+                two_step_floor = max(two_step_floor, *change.values())
+                loss_bound = max(loss_bound, abs(_loss(moved.metrics) - _loss(probe.metrics)))
+            bound = max(tolerance, two_step_floor)
         failure = (
-            judge.probe_failure(probe.weights, expected, start, tolerance)
+            judge.probe_failure(these, bound)
             or judge.counter_failure(probe.metrics, metrics)
-            or judge.values_failure(probe.metrics, metrics)
+            or judge.loss_failure(_loss(probe.metrics), _loss(metrics), loss_bound)
+            or (judge.values_failure(probe.metrics, metrics) if limit == 1 else None)
         )
         if failure:
             failures.append(f"after {limit} local step{'s' * (limit > 1)}: {failure}")
@@ -129,17 +140,19 @@ def _judge_round(
         round=call.round,
         loss_reference=_loss(call.metrics),
         loss=loss,
-        probe_error=max(probe_errors.values()),
+        probe_error=max(probes[0].values()),
         round_error=error,
         noise_floor=floor,
         seconds_reference=call.seconds,
         seconds=free.seconds,
         passed=judged and failure is None,
         failure=failure,
-        tensors=judge.tensor_errors(probe_errors, errors, floors),
+        tensors=judge.tensor_errors(probes[0], errors, floors),
         metrics_reference=call.metrics,
         metrics=whole.metrics,
         drift=max(judge.largest_errors(free.weights, reference, travelled).values()),
+        two_step_error=max(probes[-1].values()),
+        two_step_floor=two_step_floor,
     )
 
 

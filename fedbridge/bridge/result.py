@@ -20,7 +20,7 @@ class TensorError(NamedTuple):
     name: str
     """Path of the tensor in the model's weights, e.g. "trainable/0"."""
     probe_error: float
-    """Largest error after each client's first batch, and after its first two."""
+    """Error after each client's first batch, beyond 2 ulp of the weight."""
     round_error: float
     """Error after the whole round, started from TFF's weights."""
     noise_floor: float
@@ -37,7 +37,7 @@ class RoundResult(NamedTuple):
     loss: float
     """fedbridge's."""
     probe_error: float
-    """Largest error of the probes over all tensors: where a wrong formula shows."""
+    """Largest error after each client's first batch, beyond 2 ulp: where a wrong formula shows."""
     round_error: float
     """Largest error of the whole round over all tensors."""
     noise_floor: float
@@ -58,6 +58,10 @@ class RoundResult(NamedTuple):
     """fedbridge's."""
     drift: float
     """Distance of the free run (never reset to TFF's state) from TFF: reported, not judged."""
+    two_step_error: float = 0.0
+    """As `probe_error`, after each client's first two batches."""
+    two_step_floor: float = 0.0
+    """The noise floor of these two steps."""
 
 
 class EvaluationResult(NamedTuple):

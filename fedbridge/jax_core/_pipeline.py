@@ -13,6 +13,7 @@ into epochs that nobody sees, and later iterations differ.)
 Sources: tensorflow/core/kernels/data/{shuffle,repeat,take,skip,batch}_dataset_op.cc (TF 2.14.1).
 """
 
+import dataclasses
 import functools
 import itertools
 import math
@@ -61,7 +62,9 @@ def _elements(size: int) -> Source:
     return make
 
 
-class _Repeat(NamedTuple):
+# The steps are no tuples: take(5) and skip(5) would be equal then, and plans are cached.
+@dataclasses.dataclass(frozen=True)
+class _Repeat:
     times: Size
     fused: bool
 
@@ -95,7 +98,8 @@ class _Repeat(NamedTuple):
         return make
 
 
-class _Shuffle(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Shuffle:
     buffer_size: int
     seeds: tuple[int, int] | None
     reshuffle_each_iteration: bool
@@ -150,7 +154,8 @@ class _Shuffle(NamedTuple):
         return pull
 
 
-class _Take(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Take:
     number: int
 
     def cardinality(self, upstream: Size) -> Size:
@@ -173,7 +178,8 @@ class _Take(NamedTuple):
         return make
 
 
-class _Skip(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Skip:
     number: int
 
     def cardinality(self, upstream: Size) -> Size:
@@ -194,7 +200,8 @@ class _Skip(NamedTuple):
         return make
 
 
-class _Batch(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Batch:
     size: int
     drop_remainder: bool
 
