@@ -27,6 +27,9 @@ def save(path: str | os.PathLike[str], state: object) -> None:
         path: The file; an existing one is replaced.
         state: Any tree of arrays, e.g. a `LearningAlgorithmState`.
 
+    Raises:
+        StateError: The folder cannot be written to.
+
     Example:
         >>> import tempfile, os
         >>> file = os.path.join(tempfile.mkdtemp(), "round_7.state")
@@ -39,8 +42,13 @@ def save(path: str | os.PathLike[str], state: object) -> None:
     np.savez(content, **leaves)  # type: ignore[arg-type]
     digest = hashlib.sha256(content.getbuffer()).hexdigest().encode()
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(prefix=target.name, suffix=".partial", dir=target.parent)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, aside = tempfile.mkstemp(prefix=target.name, suffix=".partial", dir=target.parent)
+    except OSError as error:
+        raise StateError(
+            f"{path}: the state cannot be written there ({error.strerror}); name another folder."
+        ) from None
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(b"%s %d %s\n" % (_MAGIC, _FORMAT, digest))

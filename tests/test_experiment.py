@@ -76,6 +76,8 @@ def test_a_truncated_missing_or_foreign_state_is_refused(tmp_path):
         fb.load(file, like=state)
     fb.save(file, state)
     whole = file.read_bytes()
+    with pytest.raises(fb.StateError, match="cannot be written there"):
+        fb.save(file / "below_a_file", state)
     file.write_bytes(whole[:-10])
     with pytest.raises(fb.StateError, match="damaged"):
         fb.load(file, like=state)

@@ -327,6 +327,14 @@ def test_labels_that_the_model_does_not_know_are_refused():
     algorithm.next(state, packed.cohort(["c0"], BATCHES))
     with pytest.raises(fb.ClientDataError, match=r"'y'.*label 5.*0 to 2.*map_batches"):
         algorithm.next(state, packed.cohort(["c1"], BATCHES))
+    floats = packed.map_batches(lambda batch: {**batch, "y": batch["y"] * 1.0})
+    with pytest.raises(fb.ClientDataError, match=r"'y'.*whole numbers.*float32"):
+        algorithm.next(state, floats.cohort(["c0"], BATCHES))
+    shorter = packed.map_batches(lambda batch: {**batch, "x": batch["x"][:, :2]})
+    with pytest.raises(fb.ClientDataError, match=r"'x'.*shape \(2,\).*made for \(4,\)"):
+        algorithm.next(state, shorter.cohort(["c0"], BATCHES))
+    with pytest.raises(fb.ClientDataError, match=r"'c0' is one client id.*\['c0'\]"):
+        packed.cohort("c0", BATCHES)
     renamed = packed.map_batches(lambda batch: {"x": batch["x"], "label": batch["y"]})
     with pytest.raises(fb.ClientDataError, match=r"\['label', 'x'\].*wants 'y'"):
         algorithm.next(state, renamed.cohort(["c0"], BATCHES))

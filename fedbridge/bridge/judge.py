@@ -2,10 +2,10 @@
 
 Three numbers decide. The *probe*: after each client's first batch fedbridge's weights are TFF's
 up to rounding; this is where a wrong formula shows. The *two-step probe* shows what an optimizer
-carries from step to step. The *whole round* is what the user sees. From the second step on the weights of
-both sides differ by rounding, and ReLU and max-pool amplify the last bit, TensorFlow's own
-included: these two are held against their noise floors, how far fedbridge's own result moves when
-its starting weights move by one ulp.
+carries from step to step. The *whole round* is what the user sees. From the second step on the
+weights of both sides differ by rounding, and ReLU and max-pool amplify the last bit, TensorFlow's
+own included: these two are held against their noise floors, how far fedbridge's own result moves
+when its starting weights move by one ulp.
 """
 
 from collections.abc import Mapping

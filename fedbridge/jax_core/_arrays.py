@@ -312,6 +312,12 @@ class FederatedArrays:
         """
         from fedbridge.jax_core._cohort import cohort_of
 
+        if isinstance(client_ids, str):
+            raise ClientDataError(
+                f"cohort: {client_ids!r} is one client id, not a list of them; pass "
+                f"[{client_ids!r}]."
+            )
+
         return cohort_of(self, client_ids, batches, round=round, seed=seed)
 
     def to_client_data(self) -> Any:

@@ -48,6 +48,11 @@ def _labels(
             f"{feature!r}; name them so with `data.map_batches`."
         )
     labels = batch[feature]
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise ClientDataError(
+            f"feature {feature!r} of the cohort: labels are whole numbers, and these are "
+            f"{labels.dtype}; cast them with `data.map_batches`."
+        )
     return labels.min(), labels.max(), num_classes(batch)
 
 

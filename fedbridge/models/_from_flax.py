@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from fedbridge.jax_core import (
     Batch,
+    ClientDataError,
     Cohort,
     Forward,
     Metric,
@@ -87,7 +88,21 @@ def from_flax(
         return building_blocks.mean_of(lambda batch, out, mask: value(batch[y], out.predictions))
 
     def num_classes(batch: Batch) -> int:
+        check_inputs(batch)
         return outputs.shape[-1]
+
+    def check_inputs(batch: Batch) -> None:
+        if x not in batch:
+            raise ClientDataError(
+                f"the cohort's batches have the features {sorted(batch)}, and the model wants "
+                f"{x!r}; name them so with `data.map_batches`."
+            )
+        if prepare(batch[x]).shape[1:] != inputs.shape[1:]:
+            raise ClientDataError(
+                f"feature {x!r} of the cohort: an example has the shape {batch[x].shape[1:]}, and "
+                f"the model was made for {jnp.shape(sample)[1:]}; reshape it with "
+                "`data.map_batches`, or make the model for this shape."
+            )
 
     def check(cohort: Cohort) -> None:
         if loss is cross_entropy:
