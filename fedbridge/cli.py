@@ -324,7 +324,7 @@ def _bar(console: Console, description: str, total: int) -> Iterator[Callable[..
 def _show_lint(console: Console, found: Any) -> None:
     from fedbridge.bridge.terminal import lint_table
 
-    console.print(lint_table(found.names))
+    console.print(lint_table(found.names, console.width))
     for obstacle in found.obstacles:
         _print(console, f"✗ {obstacle}")
     for note in found.notes:

@@ -1,11 +1,14 @@
 """Lint: names followed through every kind of import, obstacles in sentences, nothing run."""
 
+import io
 import json
 import textwrap
 
 import pytest
+from rich.console import Console
 
 from fedbridge.bridge import lint as module, script
+from fedbridge.bridge.terminal import lint_table
 from fedbridge.jax_core import ScriptError
 
 FED_AVG = "tff.learning.algorithms.build_weighted_fed_avg(model_fn, sgd)"
@@ -52,7 +55,6 @@ def test_a_plain_script_is_checkable(lint):
         "from tensorflow_federated.learning import algorithms as a\na.build_fed_eval(f)",
         "from tensorflow_federated.learning.algorithms import build_fed_eval as e\ne(f)",
         "import tensorflow_federated as tff\nl = tff.learning.algorithms\nl.build_fed_eval(f)",
-        "from tensorflow_federated.python.learning.algorithms.fed_eval import build_fed_eval",
     ],
 )
 def test_every_way_to_import(lint, text):
@@ -105,6 +107,120 @@ def test_unseeded_shuffles_and_keras_optimizers_are_fine(lint):
     assert len(found.notes) == 2
     assert found.notes[0].startswith("line 4: unseeded shuffle: fine")
     assert "lr= read as learning_rate=" in found.notes[1]
+
+
+PRIVATE = "a private import: TFF 0.87.0 may have it, fedbridge follows public names only"
+
+
+@pytest.mark.parametrize(
+    ("line", "symbol", "becomes"),
+    [
+        (
+            "from tensorflow_federated.python.learning.algorithms import fed_avg",
+            "learning.algorithms.fed_avg",
+            "",
+        ),
+        (
+            "from tensorflow_federated.python.learning.algorithms.fed_eval import build_fed_eval",
+            "learning.algorithms.fed_eval.build_fed_eval",
+            "tff.learning.algorithms.build_fed_eval",
+        ),
+        (
+            "from tensorflow_federated.python.learning.core.process import LearningProcess",
+            "learning.core.process.LearningProcess",
+            "tff.learning.templates.LearningProcess",
+        ),
+        ("import tensorflow_federated.python.learning.models as m", "learning.models", ""),
+        ("import tensorflow_federated.python.learning", "learning", ""),
+    ],
+)
+def test_private_imports_are_named_as_such(lint, line, symbol, becomes):
+    found = lint(line)
+    symbol = f"tff.python.{symbol}"
+    assert found.names == [module.Name(symbol, "1", "private", becomes, "private")]
+    (obstacle,) = found.obstacles
+    assert obstacle.startswith(f"line 1: {symbol} is {PRIVATE}; use {becomes}")
+
+
+def test_a_private_module_is_followed_to_the_public_name(lint):
+    found = lint(
+        "from tensorflow_federated.python.learning.algorithms import fed_avg as f\n"
+        "f.build_weighted_fed_avg(model_fn)\n"
+    )
+    assert found.names[1].becomes == "tff.learning.algorithms.build_weighted_fed_avg"
+
+
+def test_a_guess_is_no_replacement(lint):
+    found = lint("import tensorflow_federated as tff\ntff.learning.build_fedavg(f)\n")
+    name = "tff.learning.build_fedavg"
+    assert found.names == [module.Name(name, "2", "never", "", "unknown")]
+    assert found.obstacles == [
+        f"line 2: TFF has no {name}; did you mean tff.learning.algorithms.build_weighted_fed_avg?"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("tf.keras.layers.Embedding(3, 4)", "layers.Embedding"),
+        ("keras.layers.BatchNormalization()", "layers.BatchNormalization"),
+        ("layers.GRU(3)", "layers.GRU"),
+        ("LSTM(3)", "layers.LSTM"),
+        ("L.Huber()", "losses.Huber"),
+        ("metrics = [tf.keras.metrics.AUC]", "metrics.AUC"),
+        ("tf.metrics.Recall()", "metrics.Recall"),
+    ],
+)
+def test_what_keras_has_and_fedbridge_has_not(lint, line, name):
+    found = lint(f"""
+        import tensorflow as tf, tensorflow_federated as tff
+        from tensorflow import keras
+        from tensorflow.keras import layers
+        from tensorflow.keras.layers import LSTM
+        L = tf.keras.losses
+        {FED_AVG}
+        {line}
+        """)
+    (obstacle,) = found.obstacles
+    assert obstacle.startswith(f"line 8: tf.keras.{name} is not converted yet; fedbridge knows")
+
+
+def test_keras_classes_that_are_no_obstacle(lint):
+    found = lint(f"""
+        import tensorflow as tf, tensorflow_federated as tff
+        def build(layer: tf.keras.layers.LSTM): ...
+        tf.keras.Sequential([
+            tf.keras.layers.InputLayer((28, 28)), tf.keras.layers.MaxPool2D(),
+            tf.keras.layers.Conv2D(3, 3), tf.keras.layers.Dense(3), tf.keras.layers.ReLU(),
+            tf.keras.layers.experimental.preprocessing.Rescaling(2.0),
+        ])
+        tf.keras.losses.SparseCategoricalCrossentropy(tf.keras.losses.Reduction.SUM)
+        tf.keras.metrics.SparseCategoricalAccuracy(), tf.keras.metrics.Mean()
+        tf.keras.layers.StringLookup()
+        {FED_AVG}
+        """)
+    assert found.obstacles == []
+
+
+@pytest.mark.parametrize("line", ["14", "cell 12, line 3"])
+def test_the_table_fits_and_breaks_no_name(line):
+    long = "tff.simulation.compose_dataset_computation_with_iterative_process"
+    old = "tff.learning.build_federated_averaging_process"
+    new = "tff.learning.algorithms.build_weighted_fed_avg"
+    names = [
+        module.Name(long, line, "since 0.20.1", long, "accepted"),
+        module.Name(old, line, "0.1 to 0.16.1", new, "checked"),
+    ]
+    console = Console(file=io.StringIO(), width=80)
+    console.print(lint_table(names))
+    text = console.file.getvalue()
+    assert old in text and f"→ {new}" in text and long.rpartition(".")[2] in text
+    assert max(map(len, text.splitlines())) <= 80
+
+    console = Console(file=io.StringIO(), width=50)
+    console.print(lint_table(names, 50))
+    narrow = "".join(row[:24].strip() for row in console.file.getvalue().splitlines())
+    assert old[:10] in narrow
 
 
 def test_a_type_hint_is_no_obstacle(lint):

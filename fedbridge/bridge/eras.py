@@ -253,15 +253,52 @@ def is_package(symbol: str) -> bool:
 
 
 def nearest(symbol: str) -> str | None:
-    """The real name closest to one that TFF never had: first by its last word, then as a whole."""
+    """The real name closest to one that TFF never had: first by its last word, then by its letters.
+
+    >>> nearest("tff.learning.build_fedavg")
+    'tff.learning.algorithms.build_weighted_fed_avg'
+    """
     known = table()
+    last = _letters(symbol)
+
+    def likeness(name: str) -> tuple[bool, float]:
+        current = known[name].last == "HEAD"
+        return current, difflib.SequenceMatcher(None, symbol, name).ratio()
+
+    if same := [name for name in known if _letters(name) == last]:
+        return max(same, key=likeness)
+    # Words left out ("build_fedavg") say more than single letters that happen to agree.
+    shortened = [name for name in known if len(last) > 5 and _shortens(last, _letters(name))]
+    if shortened:
+        return min(shortened, key=lambda name: (len(_letters(name)), known[name].last != "HEAD"))
+    near = difflib.get_close_matches(last, map(_letters, known), n=1, cutoff=0.8)
+    alike = [name for name in known if near and _letters(name) == near[0]]
+    return max(alike, key=likeness) if alike else None
+
+
+def is_private(symbol: str) -> bool:
+    """Whether `symbol` is or lies in `tensorflow_federated.python`, TFF's own sources."""
+    return symbol == "tff.python" or symbol.startswith("tff.python.")
+
+
+def counterpart(symbol: str) -> str:
+    """What a private name is called in public, in TFF 0.87.0; "" where that is not clear."""
+    known = table()
+    if found := known.get(_public(symbol)):
+        return found.becomes
     last = symbol.rpartition(".")[2]
-    same = sorted(name for name in known if name.rpartition(".")[2] == last)
-    if same:
-        current = [name for name in same if known[name].last == "HEAD"]
-        return (current or same)[0]
-    found = difflib.get_close_matches(symbol, known, n=1, cutoff=0.6)
-    return found[0] if found else None
+    same = {entry.becomes for name, entry in known.items() if name.rpartition(".")[2] == last}
+    return same.pop() if len(same) == 1 else ""
+
+
+def _letters(symbol: str) -> str:
+    return symbol.rpartition(".")[2].replace("_", "").lower()
+
+
+def _shortens(short: str, long: str) -> bool:
+    """Whether `short` is `long` with letters left out, half of them at most."""
+    rest = iter(long)
+    return 2 * len(short) >= len(long) and all(letter in rest for letter in short)
 
 
 def _public(symbol: str) -> str:

@@ -5,7 +5,9 @@ assignments (`learning = tff.learning`); what a script builds at run time stays 
 """
 
 import ast
+import functools
 import os
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -24,6 +26,25 @@ _RANDOM_LAYERS = (
     "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "AlphaDropout",
     "GaussianDropout", "GaussianNoise",
 )  # fmt: skip
+_KERAS = re.compile(
+    r"(?:^(?:tf|tensorflow)\.|(?:^|\.)keras\.(?:\w+\.)*?)"
+    r"(layers|losses|metrics)\.(?:[a-z]\w*\.)*([A-Z]\w*)"
+)
+# What a script may name without putting it into a federated model: base classes, what belongs to
+# a pipeline of data, what averages in a loop.
+_KERAS_ASIDE = (
+    "Layer", "Loss", "Metric", "Reduction", "Input", "InputSpec", "Wrapper", "Mean", "Sum",
+    "CategoryEncoding", "CenterCrop", "Discretization", "Hashing", "IntegerLookup",
+    "Normalization", "Resizing", "StringLookup", "TextVectorization",
+)  # fmt: skip
+_KERAS_ALIASES = {
+    "AvgPool2D": "AveragePooling2D",
+    "Convolution2D": "Conv2D",
+    "GlobalAvgPool2D": "GlobalAveragePooling2D",
+    "GlobalMaxPool2D": "GlobalMaxPooling2D",
+    "MaxPool2D": "MaxPooling2D",
+}
+_PRIVATE = "a private import: TFF 0.87.0 may have it, fedbridge follows public names only"
 
 
 class Name(NamedTuple):
@@ -33,8 +54,9 @@ class Name(NamedTuple):
         symbol: The name as TFF publishes it, `tff.` first.
         line: Where it is used first ("12", in a notebook "cell 3, line 2").
         era: Its life span in words.
-        becomes: Its name in TFF 0.87.0; "" where there is none.
-        status: "checked", "accepted", "ignored", "not yet", "gone" or "unknown".
+        becomes: Its name in TFF 0.87.0; "" where there is none, or none that is certain.
+        status: "checked", "accepted", "ignored", "not yet", "gone", "private" (imported from
+            `tensorflow_federated.python`) or "unknown".
     """
 
     symbol: str
@@ -94,6 +116,7 @@ class _Reader:
         self.names: dict[str, Name] = {}
         self.obstacles: dict[str, None] = {}
         self.notes: dict[str, None] = {}
+        self.keras: set[str] = set()
         self.hello: set[int] = set()
         self.hints: set[int] = set()
 
@@ -110,13 +133,19 @@ class _Reader:
             line = f"{prefix}{node.lineno}"
             if symbol and symbol.startswith("tff."):
                 self._use(symbol, line, node)
+            elif id(node) not in self.hints:
+                self._keras_class(symbol or ast.unparse(node), line)
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
         for node in sorted(calls, key=lambda node: node.lineno):
             self._call(node, f"{prefix}{node.lineno}")
 
     def result(self) -> Lint:
         built = "tff.learning.algorithms.build_"
-        if not any(name.becomes.startswith(built) for name in self.names.values()):
+        # A name that is unknown, or private, may well be meant for a process.
+        if not any(
+            name.becomes.startswith(built) or name.status in ("private", "unknown")
+            for name in self.names.values()
+        ):
             self.obstacles.setdefault(
                 "no learning process of tff.learning.algorithms is built here: a training loop "
                 "written by hand is not checked yet."
@@ -136,6 +165,9 @@ class _Reader:
                 else:
                     top = alias.name.partition(".")[0]
                     self.aliases[top] = top
+                symbol = _short(alias.name)
+                if symbol.startswith("tff."):
+                    self._use(symbol, f"{prefix}{node.lineno}", node)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             for alias in node.names:
                 full = f"{node.module}.{alias.name}"
@@ -151,7 +183,7 @@ class _Reader:
             and isinstance(node.targets[0], ast.Name)
             and isinstance(node.value, ast.Attribute)
             and (symbol := self._full(node.value))
-            and symbol.startswith(_TFF)
+            and (symbol.startswith(_TFF) or "keras" in symbol)
         ):
             self.aliases.setdefault(node.targets[0].id, symbol)
 
@@ -171,11 +203,17 @@ class _Reader:
     def _use(self, symbol: str, line: str, node: ast.AST) -> None:
         if eras.is_package(symbol):
             return
+        if eras.is_private(symbol):
+            becomes = eras.counterpart(symbol)
+            self.names.setdefault(symbol, Name(symbol, line, "private", becomes, "private"))
+            cure = f"; use {becomes}." if becomes else "; use the public name."
+            self.obstacles.setdefault(f"{_at(line)}: {symbol} is {_PRIVATE}{cure}")
+            return
         found = eras.lookup(symbol)
         if found is None:
             near = eras.nearest(symbol)
             cure = f"did you mean {near}?" if near else "no name of TFF is like it."
-            self.names.setdefault(symbol, Name(symbol, line, "never", near or "", "unknown"))
+            self.names.setdefault(symbol, Name(symbol, line, "never", "", "unknown"))
             self.obstacles.setdefault(f"{_at(line)}: TFF has no {symbol}; {cure}")
             return
         hello = found.name == "tff.federated_computation" and id(node) in self.hello
@@ -215,6 +253,25 @@ class _Reader:
             for hint in (getattr(node, "annotation", None), getattr(node, "returns", None)):
                 if hint is not None:
                     self.hints.update(map(id, ast.walk(hint)))
+
+    def _keras_class(self, symbol: str, line: str) -> None:
+        """A Keras layer, loss or metric: an obstacle where a model that has it is not converted."""
+        found = _KERAS.search(symbol)
+        if found is None or found[0] in self.keras:
+            return
+        self.keras.add(found[0])
+        package, name = found[1], found[2]
+        if name in (*_RANDOM_LAYERS, *_KERAS_ASIDE):
+            return
+        known = _converted()[package]
+        if _KERAS_ALIASES.get(name, name) not in known:
+            # The list once is enough.
+            listed = package in self.keras
+            self.keras.add(package)
+            cure = "" if listed else f"; fedbridge knows the {package} {', '.join(known)}"
+            self.obstacles.setdefault(
+                f"{_at(line)}: tf.keras.{package}.{name} is not converted yet{cure}."
+            )
 
     # ------------------------------------------------------------------ calls
 
@@ -271,6 +328,22 @@ def _outermost(tree: ast.AST) -> Iterator[ast.expr]:
         if isinstance(node, ast.Attribute | ast.Name) and id(node) not in inner
     ]
     yield from sorted(dotted, key=lambda node: (node.lineno, node.col_offset))
+
+
+@functools.cache
+def _converted() -> dict[str, tuple[str, ...]]:
+    """The Keras classes that fedbridge computes itself; the tables import JAX."""
+    from fedbridge.tff_io._keras_activations import ACTIVATION_LAYERS
+    from fedbridge.tff_io._keras_layers import LAYERS
+    from fedbridge.tff_io._keras_losses import LOSSES
+    from fedbridge.tff_io._keras_metrics import METRICS
+
+    layers = {*LAYERS, *ACTIVATION_LAYERS} - {*_RANDOM_LAYERS, "InputLayer"}
+    return {
+        "layers": (*sorted(layers), "InputLayer"),
+        "losses": tuple(LOSSES),
+        "metrics": tuple(METRICS),
+    }
 
 
 def _at(line: str) -> str:

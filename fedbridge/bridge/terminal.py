@@ -254,14 +254,32 @@ def _mark(mark: str) -> Text:
     return Text(mark, style={"✓": "bold green", "✗": "bold red"}.get(mark, "dim"))
 
 
-def lint_table(names: Iterable[Name]) -> Table:
-    """The TFF names that a script uses."""
+def lint_table(names: Iterable[Name], width: int = 80) -> Table:
+    """The TFF names that a script uses, each with its name in TFF 0.87.0 below it.
+
+    Two long names do not fit beside each other in 80 columns, and a name that is broken in the
+    middle of a word can be neither read nor copied.
+    """
     table = _table()
-    for title in ("name", "line", "era", "in TFF 0.87.0", "status"):
+    # What may not wrap is cut off in a window that is too narrow for it.
+    table.add_column("name → in TFF 0.87.0", no_wrap=width >= 80, overflow="fold")
+    for title in ("line", "era", "status"):
         table.add_column(title, overflow="fold")
     colors = {"checked": "green", "accepted": "green", "ignored": "dim"}
     for name in names:
-        becomes = "the same" if name.becomes == name.symbol else name.becomes
+        lines = _at_dots(name.symbol)
+        if name.becomes not in ("", name.symbol):
+            lines += "\n" + _at_dots(f"→ {name.becomes}")
         status = Text(name.status, style=colors.get(name.status, "red"))
-        table.add_row(name.symbol, name.line, name.era, Text(becomes), status)
+        table.add_row(Text(lines), name.line, name.era, status)
     return table
+
+
+def _at_dots(name: str, room: int = 50) -> str:
+    """A long name over several lines, broken after dots only."""
+    lines = [""]
+    for part in re.split(r"(?<=\.)(?=\w)", name):
+        if lines[-1] and len(lines[-1] + part) > room:
+            lines.append("  ")
+        lines[-1] += part
+    return "\n".join(lines)
