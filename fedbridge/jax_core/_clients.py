@@ -14,7 +14,6 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from fedbridge.jax_core._cohort import Cohort
-from fedbridge.jax_core._convolutions import canonical_convolutions
 from fedbridge.jax_core._steps import Client, python_loop
 from fedbridge.jax_core._trees import tree_add
 
@@ -118,6 +117,9 @@ def _in_plain_python(
 
 def _jit(round: Callable) -> Callable:
     if jax.default_backend() == "cpu":
+        # Here, since it loads jax.extend, a good part of what `import fedbridge` would cost.
+        from fedbridge.jax_core._convolutions import canonical_convolutions
+
         return jax.jit(canonical_convolutions(round))
     return jax.jit(round)
 
