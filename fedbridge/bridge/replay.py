@@ -116,7 +116,7 @@ def _judge_round(
                 change = judge.probe_errors(moved.weights, probe.weights, start)
                 two_step_floor = max(two_step_floor, *change.values())
                 loss_bound = max(loss_bound, abs(_loss(moved.metrics) - _loss(probe.metrics)))
-            bound = max(tolerance, two_step_floor)
+            bound = max(tolerance, judge.round_tolerance(two_step_floor))
         failure = (
             judge.probe_failure(these, bound)
             or judge.counter_failure(probe.metrics, metrics)
