@@ -485,7 +485,7 @@ def test_what_was_recorded_replays(recorded, name):
     ("name", "reason"),
     [
         ("prox", "build_weighted_fed_prox"),
-        ("dropout", "dropout in dropout"),
+        ("dropout", "random masks"),
         ("custom_loss", "Hinge"),
         ("aggregator", "model_aggregator"),
     ],

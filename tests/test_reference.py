@@ -228,7 +228,9 @@ def test_doctor_finds_wrong_packages(monkeypatch, tmp_path):
     findings = reference.doctor(_complete(tmp_path / "reference"))
     packages = next(finding for finding in findings if finding.what.startswith("packages"))
     assert not packages.ok
-    assert re.search(r"numpy is \S+, not 0\.1; no-such_package is missing", packages.what)
+    # The stand-in's interpreter may have a numpy of its own, or none.
+    numpy = r"numpy is (missing|\S+, not 0\.1)"
+    assert re.search(numpy + "; no-such_package is missing", packages.what)
 
 
 def test_doctor_tells_what_tff_said(monkeypatch, tmp_path):

@@ -101,4 +101,4 @@ def stateless_normal(
     angle = (2 * np.pi * u2.astype(np.float64)).astype(np.float32).astype(np.float64)
     pair = np.stack([np.sin(angle), np.cos(angle)], axis=-1).astype(np.float32) * radius[:, None]
     values = pair.reshape(-1)[: math.prod(shape)].reshape(shape)
-    return values * np.float32(stddev) + np.float32(mean)
+    return np.asarray(values * np.float32(stddev) + np.float32(mean))
