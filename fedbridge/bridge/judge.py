@@ -18,7 +18,7 @@ from fedbridge.bridge.result import TensorError
 Weights = Mapping[str, np.ndarray]
 """The model's weights by their paths, e.g. "trainable/0"."""
 
-# One or two local steps in float32: TensorFlow and XLA round each entry of a gradient differently
+# One local step in float32: TensorFlow and XLA round each entry of a gradient differently
 # by a few ulp of its largest terms, measured 4e-7 of the update on the EMNIST CNN.
 PROBE_TOLERANCE = 1e-6
 # An adaptive optimizer divides by √v + ε, where v is itself the square of a rounded gradient (on
