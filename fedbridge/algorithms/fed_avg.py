@@ -21,6 +21,7 @@ from fedbridge.jax_core import (
     ClientWeight,
     Execution,
     LearningProcess,
+    MetricsAggregator,
     Model,
     apply_optimizer,
     compose_learning_process,
@@ -28,6 +29,7 @@ from fedbridge.jax_core import (
     num_examples,
     optimizers,
     sequential,
+    sum_then_finalize,
     weighted_mean,
 )
 
@@ -39,6 +41,7 @@ def fed_avg(
     *,
     aggregator: Aggregator | None = None,
     client_weight: ClientWeight = num_examples,
+    metrics_aggregator: MetricsAggregator = sum_then_finalize,
     execution: Execution = sequential,
 ) -> LearningProcess:
     """Builds FedAvg; by default, the algorithm of McMahan et al.
@@ -51,6 +54,7 @@ def fed_avg(
         aggregator: Reduces the Δₖ, weighted by nₖ, to Δ; default `weighted_mean()`. With
             `unweighted_mean()` this is TFF's `build_unweighted_fed_avg`.
         client_weight: nₖ; `uniform` weights all clients alike.
+        metrics_aggregator: How the clients' metrics become the round's.
         execution: How the clients run.
 
     Example:
@@ -68,9 +72,12 @@ def fed_avg(
         >>> float(state.global_model_weights.trainable)
         3.0
     """
+    work = local_training(
+        model, client_optimizer, client_weight, metrics_aggregator=metrics_aggregator
+    )
     return compose_learning_process(
         model,
-        local_training(model, client_optimizer, client_weight),
+        work,
         aggregator or weighted_mean(),
         apply_optimizer(server_optimizer or optimizers.sgdm(1.0)),
         execution,

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedbridge.jax_core import (
+    Client,
+    ClientOutput,
     Cohort,
     Execution,
     LearningAlgorithmState,
@@ -30,8 +32,6 @@ from fedbridge.jax_core import (
     to_numpy,
     zero_metrics,
 )
-from fedbridge.jax_core._clients import ClientOutput
-from fedbridge.jax_core._steps import Client
 
 
 def fed_eval(model: Model, *, execution: Execution = sequential) -> LearningProcess:

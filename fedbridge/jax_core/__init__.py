@@ -4,6 +4,7 @@ from fedbridge.jax_core import metrics as metrics, optimizers as optimizers
 from fedbridge.jax_core._aggregators import (
     Aggregator as Aggregator,
     MeasuredProcessOutput as MeasuredProcessOutput,
+    sum_ as sum_,
     unweighted_mean as unweighted_mean,
     weighted_mean as weighted_mean,
 )
@@ -16,12 +17,19 @@ from fedbridge.jax_core._client_work import (
     ClientResult as ClientResult,
     ClientWeight as ClientWeight,
     ClientWork as ClientWork,
-    finalize_metrics as finalize_metrics,
+    Gradient as Gradient,
+    NonFinite as NonFinite,
+    Round as Round,
+    client_result as client_result,
+    drop_metrics as drop_metrics,
+    keep_metrics as keep_metrics,
     local_evaluation as local_evaluation,
     local_training as local_training,
+    model_gradient as model_gradient,
     num_examples as num_examples,
+    train_metrics as train_metrics,
     uniform as uniform,
-    zero_metrics as zero_metrics,
+    update_metrics as update_metrics,
 )
 from fedbridge.jax_core._clients import (
     ClientOutput as ClientOutput,
@@ -53,6 +61,15 @@ from fedbridge.jax_core._finalizer import (
     apply_optimizer as apply_optimizer,
 )
 from fedbridge.jax_core._labels import check_labels as check_labels
+from fedbridge.jax_core._metrics_aggregators import (
+    MetricsAggregator as MetricsAggregator,
+    PerClient as PerClient,
+    finalize_metrics as finalize_metrics,
+    finalize_then_sample as finalize_then_sample,
+    per_client as per_client,
+    sum_then_finalize as sum_then_finalize,
+    zero_metrics as zero_metrics,
+)
 from fedbridge.jax_core._model import (
     Batch as Batch,
     Forward as Forward,
@@ -71,17 +88,28 @@ from fedbridge.jax_core._process import (
     LearningAlgorithmState as LearningAlgorithmState,
     LearningProcess as LearningProcess,
     LearningProcessOutput as LearningProcessOutput,
+    Start as Start,
     at_border as at_border,
     compose_learning_process as compose_learning_process,
     learning_process as learning_process,
+    metrics_at_border as metrics_at_border,
     to_numpy as to_numpy,
 )
 from fedbridge.jax_core._steps import (
     Client as Client,
     Step as Step,
+    Visits as Visits,
+    every_batch as every_batch,
     over_steps as over_steps,
 )
 from fedbridge.jax_core._trees import (
     from_named_leaves as from_named_leaves,
     named_leaves as named_leaves,
+    tree_add as tree_add,
+    tree_all_finite as tree_all_finite,
+    tree_norm as tree_norm,
+    tree_scale as tree_scale,
+    tree_sub as tree_sub,
+    tree_where as tree_where,
+    tree_zeros_like as tree_zeros_like,
 )

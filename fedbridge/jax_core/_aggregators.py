@@ -1,7 +1,7 @@
 """Aggregators: what a client contributes to a sum, and what the sum becomes.
 
-TFF's factories (aggregators/mean.py) compose by nesting; so do these: an aggregator that clips,
-say, has an inner one, and calls both its halves.
+TFF's factories (aggregators/) compose by nesting; so do these: an aggregator that clips, say, has
+an inner one, and calls both its halves. At the bottom stands a sum.
 """
 
 from collections import OrderedDict
@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
 from fedbridge.jax_core._trees import tree_scale
+from fedbridge.jax_core.metrics import divide_no_nan
 
 
 class MeasuredProcessOutput(NamedTuple):
@@ -27,57 +28,110 @@ class Aggregator(NamedTuple):
     """A reduction over clients.
 
     Attributes:
-        initialize: `() -> state`.
-        client: `(state, value, weight) -> contribution`, a tree that is summed over clients.
-        server: `(state, sum) -> MeasuredProcessOutput(state, result, measurements)`.
+        initialize: `template -> state`, for values that look like the template.
+        client: `(state, value, weight, key) -> contribution`, a tree that is summed over clients;
+            the state is the server's, the key the client's own.
+        server: `(state, sum, key) -> MeasuredProcessOutput(state, result, measurements)`; the key
+            is the round's.
     """
 
-    initialize: Callable[[], PyTree]
-    client: Callable[[PyTree, PyTree, Float[Array, ""]], PyTree]
-    server: Callable[[PyTree, PyTree], MeasuredProcessOutput]
+    initialize: Callable[[PyTree], PyTree]
+    client: Callable[[PyTree, PyTree, Float[Array, ""], Key[Array, ""]], PyTree]
+    server: Callable[[PyTree, PyTree, Key[Array, ""]], MeasuredProcessOutput]
 
 
-class _Contribution(NamedTuple):
+def sum_() -> Aggregator:
+    """`Σ vₖ` over clients; weights are dropped (aggregators/sum_factory.py)."""
+    return Aggregator(
+        initialize=lambda template: (),
+        client=lambda state, value, weight, key: value,
+        server=lambda state, summed, key: MeasuredProcessOutput(state, summed, ()),
+    )
+
+
+class Parts(NamedTuple):
+    """The contributions to the two sums of a mean."""
+
     value: PyTree
-    weight: Float[Array, ""]
+    weight: PyTree
 
 
-def _mean(value: PyTree, weight: Float[Array, ""]) -> PyTree:
-    return jax.tree.map(lambda leaf: leaf / weight.astype(leaf.dtype), value)
+def weighted_mean(
+    value_sum: Aggregator | None = None,
+    weight_sum: Aggregator | None = None,
+    *,
+    no_nan_division: bool = False,
+) -> Aggregator:
+    """`Σ wₖ vₖ / Σ wₖ` over clients (aggregators/mean.py).
 
-
-def weighted_mean() -> Aggregator:
-    """`Σ wₖ vₖ / Σ wₖ` over clients; as in TFF (aggregators/mean.py), NaN if all weights are zero.
+    Args:
+        value_sum: Sums the weighted values; default `sum_()`.
+        weight_sum: Sums the weights; default `sum_()`.
+        no_nan_division: Whether the mean is 0 where all weights are zero; otherwise NaN, as in TFF.
 
     Example:
-        >>> mean = weighted_mean()
-        >>> parts = [mean.client((), jnp.float32(v), w) for v, w in ((1, 1.0), (4, 2.0))]
+        >>> mean, key = weighted_mean(), jax.random.key(0)
+        >>> parts = [mean.client(mean.initialize(0.0), jnp.float32(v), w, key)
+        ...          for v, w in ((1, 1.0), (4, 2.0))]
         >>> total = jax.tree.map(lambda a, b: a + b, *parts)
-        >>> float(mean.server((), total).result)
+        >>> float(mean.server(mean.initialize(0.0), total, key).result)
         3.0
     """
-
-    def client(state: PyTree, value: PyTree, weight: Any) -> _Contribution:
-        weight = jnp.asarray(weight, jnp.float32)
-        return _Contribution(tree_scale(weight, value), weight)
-
-    def server(state: PyTree, summed: _Contribution) -> MeasuredProcessOutput:
-        measured = OrderedDict(mean_value=(), mean_weight=())
-        return MeasuredProcessOutput(state, _mean(summed.value, summed.weight), measured)
-
-    state = lambda: OrderedDict(value_sum_process=(), weight_sum_process=())
-    return Aggregator(state, client, server)
+    prepare = lambda value, weight: (tree_scale(weight, value), weight)
+    names = ("value_sum_process", "weight_sum_process"), ("mean_value", "mean_weight")
+    return _mean(value_sum, weight_sum, prepare, names, no_nan_division)
 
 
-def unweighted_mean() -> Aggregator:
-    """`Σ vₖ / number of clients`; weights are dropped, as TFF's `as_weighted_aggregator` does."""
+def unweighted_mean(
+    value_sum: Aggregator | None = None, count_sum: Aggregator | None = None
+) -> Aggregator:
+    """`Σ vₖ / number of clients`; weights are dropped, as TFF's `as_weighted_aggregator` does.
 
-    def client(state: PyTree, value: PyTree, weight: Any) -> _Contribution:
-        return _Contribution(value, jnp.ones((), jnp.float32))
+    Args:
+        value_sum: Sums the values; default `sum_()`.
+        count_sum: Sums a one for each client; default `sum_()`.
+    """
+    prepare = lambda value, weight: (value, jnp.ones((), jnp.float32))
+    names = ("value_sum_process", "count_sum_process"), ("mean_value", "mean_count")
+    return _mean(value_sum, count_sum, prepare, names, False)
 
-    def server(state: PyTree, summed: _Contribution) -> MeasuredProcessOutput:
-        measured = OrderedDict(mean_value=(), mean_count=())
-        return MeasuredProcessOutput(state, _mean(summed.value, summed.weight), measured)
 
-    state = lambda: OrderedDict(value_sum_process=(), count_sum_process=())
-    return Aggregator(state, client, server)
+def _mean(
+    value_sum: Aggregator | None,
+    weight_sum: Aggregator | None,
+    prepare: Callable[[PyTree, Any], tuple[PyTree, Any]],
+    names: tuple[tuple[str, str], tuple[str, str]],
+    no_nan_division: bool,
+) -> Aggregator:
+    values, weights = value_sum or sum_(), weight_sum or sum_()
+    (value_state, weight_state), (value_name, weight_name) = names
+
+    def initialize(template: PyTree) -> OrderedDict:
+        one = jnp.ones((), jnp.float32)
+        return OrderedDict(
+            [(value_state, values.initialize(template)), (weight_state, weights.initialize(one))]
+        )
+
+    def client(state: OrderedDict, value: PyTree, weight: Any, key: Any) -> Parts:
+        value, weight = prepare(value, jnp.asarray(weight, jnp.float32))
+        value_key, weight_key = jax.random.split(key)
+        return Parts(
+            values.client(state[value_state], value, weight, value_key),
+            weights.client(state[weight_state], weight, weight, weight_key),
+        )
+
+    def server(state: OrderedDict, summed: Parts, key: Any) -> MeasuredProcessOutput:
+        value_key, weight_key = jax.random.split(key)
+        value = values.server(state[value_state], summed.value, value_key)
+        weight = weights.server(state[weight_state], summed.weight, weight_key)
+        divide = divide_no_nan if no_nan_division else jnp.divide
+        mean = jax.tree.map(
+            lambda leaf: divide(leaf, weight.result.astype(leaf.dtype)), value.result
+        )
+        return MeasuredProcessOutput(
+            OrderedDict([(value_state, value.state), (weight_state, weight.state)]),
+            mean,
+            OrderedDict([(value_name, value.measurements), (weight_name, weight.measurements)]),
+        )
+
+    return Aggregator(initialize, client, server)

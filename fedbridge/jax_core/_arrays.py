@@ -297,7 +297,8 @@ class FederatedArrays:
 
         Args:
             client_ids: Who takes part, in this order; the same client may come twice.
-            batches: A `Pipeline`: how a client's examples become batches.
+            batches: A `Pipeline`: how a client's examples become batches. Or one for each named
+                stream: personalization has "train" and "test".
             round: With `seed` and the client's id it fixes the keys of dropout and the like.
             seed: See `round`.
 

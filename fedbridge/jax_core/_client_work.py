@@ -10,9 +10,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from fedbridge.jax_core._model import Metric, Model, ModelWeights
+from fedbridge.jax_core._clients import ClientOutput
+from fedbridge.jax_core._metrics_aggregators import (
+    MetricsAggregator,
+    sum_then_finalize,
+    zero_metrics,
+)
+from fedbridge.jax_core._model import Forward, Metric, Model, ModelWeights
 from fedbridge.jax_core._steps import Client, Step, over_steps
 from fedbridge.jax_core._trees import tree_all_finite, tree_sub, tree_where, tree_zeros_like
 from fedbridge.jax_core.optimizers import get_hparams, set_hparams
@@ -25,18 +31,31 @@ class ClientResult(NamedTuple):
     update_weight: Float[Array, ""]
 
 
+class Round(NamedTuple):
+    """What the server knows of a round besides the clients' contributions.
+
+    Attributes:
+        num_clients: How many clients took part.
+        key: The round's own.
+    """
+
+    num_clients: Int[Any, ""]
+    key: Key[Any, ""]
+
+
 class ClientWork(NamedTuple):
     """The clients' part of a round.
 
     Attributes:
-        initialize: `() -> state`, kept by the server.
-        client: `(state, weights, client) -> (ClientResult, metric accumulators)`, on one client.
-        server: `(state, summed accumulators) -> (state, measurements)`, at the round's end.
+        initialize: `weights -> state`, kept by the server.
+        client: `(state, weights, client) -> (ClientResult, ClientOutput(summed, kept))`, on one
+            client: what goes to the aggregator, and what comes back to this client work.
+        server: `(state, ClientOutput of all clients, round) -> (state, measurements)`.
     """
 
-    initialize: Callable[[], PyTree]
-    client: Callable[[PyTree, ModelWeights, Client], tuple[ClientResult, PyTree]]
-    server: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]]
+    initialize: Callable[[ModelWeights], PyTree]
+    client: Callable[[PyTree, ModelWeights, Client], tuple[ClientResult, ClientOutput]]
+    server: Callable[[PyTree, ClientOutput, Round], tuple[PyTree, PyTree]]
 
 
 ClientWeight = Callable[[Int[Array, ""]], Float[Array, ""]]
@@ -53,6 +72,48 @@ def uniform(count: Int[Any, ""]) -> Float[Array, ""]:
     return jnp.ones((), jnp.float32)
 
 
+Gradient = Callable[[ModelWeights, ModelWeights, Step], tuple[PyTree, Forward]]
+"""`(server's weights, local weights, step) -> (gradient of the trainable ones, forward)`."""
+
+
+def model_gradient(model: Model) -> Gradient:
+    """The gradient of the model's objective on the step's batch."""
+
+    def gradient(start: Any, local: ModelWeights, step: Step) -> tuple[PyTree, Forward]:
+        def objective(trainable: PyTree) -> tuple[Float[Array, ""], Forward]:
+            weights = ModelWeights(trainable, local.non_trainable)
+            forward = model.forward(weights, step.batch, step.mask, step.key, True)
+            return forward.objective, forward
+
+        return jax.grad(objective, has_aux=True)(local.trainable)
+
+    return gradient
+
+
+NonFinite = Callable[[Bool[Array, ""], PyTree, PyTree], PyTree]
+"""`(finite, metrics, zeros) -> metrics` of a client whose update may not be finite."""
+
+
+def drop_metrics(finite: Bool[Array, ""], metrics: PyTree, zeros: PyTree) -> PyTree:
+    """A client whose update is not finite has no metrics either."""
+    return tree_where(finite, metrics, zeros)
+
+
+def keep_metrics(finite: Bool[Array, ""], metrics: PyTree, zeros: PyTree) -> PyTree:
+    """The metrics count, NaN or not, as in TFF's FedProx, FedSGD, MimeLite and FedRecon."""
+    return metrics
+
+
+def client_result(
+    update: PyTree, weight: Float[Array, ""], metrics: PyTree, zeros: PyTree, non_finite: NonFinite
+) -> tuple[ClientResult, PyTree]:
+    """A client's update, zeros of weight zero where it is not finite, and its metrics."""
+    finite = tree_all_finite(update)
+    update = tree_where(finite, update, tree_zeros_like(update))
+    result = ClientResult(update, jnp.where(finite, weight, 0.0))
+    return result, non_finite(finite, metrics, zeros)
+
+
 class LocalState(NamedTuple):
     """What goes from local step to local step."""
 
@@ -62,15 +123,8 @@ class LocalState(NamedTuple):
     num_examples: Int[Array, ""]
 
 
-def zero_metrics(metrics: Mapping[str, Metric]) -> OrderedDict[str, PyTree]:
-    """The accumulators of a client that has seen nothing."""
-    return OrderedDict(
-        (name, jax.tree.map(jnp.asarray, metric.zero())) for name, metric in metrics.items()
-    )
-
-
 def update_metrics(
-    metrics: Mapping[str, Metric], accumulators: PyTree, step: Step, forward: Any
+    metrics: Mapping[str, Metric], accumulators: PyTree, step: Step, forward: Forward
 ) -> OrderedDict[str, PyTree]:
     """The accumulators after one more batch."""
     return OrderedDict(
@@ -79,15 +133,21 @@ def update_metrics(
     )
 
 
-def finalize_metrics(metrics: Mapping[str, Metric], accumulators: PyTree) -> OrderedDict[str, Any]:
-    """The values of the metrics, in the model's order."""
-    return OrderedDict((name, m.finalize(accumulators[name])) for name, m in metrics.items())
+def train_metrics(
+    metrics: Mapping[str, Metric], aggregator: MetricsAggregator, sums: ClientOutput, round: Round
+) -> OrderedDict[str, PyTree]:
+    """The measurements of a client work that trains: TFF's `{"train": ...}`."""
+    return OrderedDict(train=aggregator.server(metrics, sums, round.num_clients, round.key))
 
 
 def local_training(
     model: Model,
     client_optimizer: optax.GradientTransformation,
     client_weight: ClientWeight = num_examples,
+    *,
+    gradient: Gradient | None = None,
+    metrics_aggregator: MetricsAggregator = sum_then_finalize,
+    non_finite: NonFinite = drop_metrics,
 ) -> ClientWork:
     """Trains on the client's batches and returns how far the weights moved.
 
@@ -97,38 +157,42 @@ def local_training(
     As in TFF: the optimizer's state starts anew on every client, with the hyperparameters of the
     server's state; a client whose update is not finite contributes zeros, the weight zero and no
     metrics.
+
+    Args:
+        model: What is trained.
+        client_optimizer: ClientOpt.
+        client_weight: From the number of examples processed.
+        gradient: Stands in for ∇ℓ; default `model_gradient(model)`.
+        metrics_aggregator: How the clients' metrics become the round's.
+        non_finite: What becomes of the metrics of a client whose update is not finite.
     """
+    gradient = gradient or model_gradient(model)
 
-    def initialize() -> PyTree:
-        return get_hparams(client_optimizer.init(jnp.zeros((), jnp.float32)))
+    def initialize(weights: ModelWeights) -> PyTree:
+        return get_hparams(client_optimizer.init(weights.trainable))
 
-    def step(local: LocalState, step: Step) -> LocalState:
-        def objective(trainable: PyTree) -> tuple[Float[Array, ""], Any]:
-            weights = ModelWeights(trainable, local.weights.non_trainable)
-            forward = model.forward(weights, step.batch, step.mask, step.key, True)
-            return forward.objective, forward
+    def client(
+        state: PyTree, weights: ModelWeights, client: Client
+    ) -> tuple[ClientResult, ClientOutput]:
+        def step(local: LocalState, step: Step) -> LocalState:
+            trainable = local.weights.trainable
+            gradients, forward = gradient(weights, local.weights, step)
+            updates, optimizer = client_optimizer.update(gradients, local.optimizer, trainable)
+            new = ModelWeights(optax.apply_updates(trainable, updates), forward.non_trainable)
+            metrics = update_metrics(model.metrics, local.metrics, step, forward)
+            return LocalState(new, optimizer, metrics, local.num_examples + forward.num_examples)
 
-        trainable = local.weights.trainable
-        gradients, forward = jax.grad(objective, has_aux=True)(trainable)
-        updates, optimizer = client_optimizer.update(gradients, local.optimizer, trainable)
-        weights = ModelWeights(optax.apply_updates(trainable, updates), forward.non_trainable)
-        metrics = update_metrics(model.metrics, local.metrics, step, forward)
-        seen = local.num_examples + forward.num_examples
-        return LocalState(weights, optimizer, metrics, seen)
-
-    def client(state: PyTree, weights: ModelWeights, client: Client) -> tuple[ClientResult, PyTree]:
         optimizer = set_hparams(client_optimizer.init(weights.trainable), state)
         zeros = zero_metrics(model.metrics)
         start = LocalState(weights, optimizer, zeros, jnp.zeros((), jnp.int32))
         end = over_steps(step, start, client)
         update = tree_sub(weights.trainable, end.weights.trainable)
-        finite = tree_all_finite(update)
-        update = tree_where(finite, update, tree_zeros_like(update))
-        weight = jnp.where(finite, client_weight(end.num_examples), 0.0)
-        return ClientResult(update, weight), tree_where(finite, end.metrics, zeros)
+        weight = client_weight(end.num_examples)
+        result, metrics = client_result(update, weight, end.metrics, zeros, non_finite)
+        return result, metrics_aggregator.client(model.metrics, metrics)
 
-    def server(state: PyTree, accumulators: PyTree) -> tuple[PyTree, PyTree]:
-        return state, OrderedDict(train=finalize_metrics(model.metrics, accumulators))
+    def server(state: PyTree, sums: ClientOutput, round: Round) -> tuple[PyTree, PyTree]:
+        return state, train_metrics(model.metrics, metrics_aggregator, sums, round)
 
     return ClientWork(initialize, client, server)
 

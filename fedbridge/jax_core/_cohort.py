@@ -168,15 +168,20 @@ def make_cohort(
 def cohort_of(
     data: FederatedArrays,
     client_ids: Sequence[str],
-    pipeline: Pipeline,
+    batches: Pipeline | Mapping[str, Pipeline],
     *,
     round: int = 1,
     seed: int = 0,
 ) -> Cohort:
     """The cohort of these clients of a data set; see `FederatedArrays.cohort`."""
+    pipelines = {TRAIN: batches} if isinstance(batches, Pipeline) else batches
     slices = [data.client_rows(client_id) for client_id in client_ids]
-    first_rows = np.cumsum([0, *(s.stop - s.start for s in slices)])[:-1]
-    plans = [pipeline.plan(s.stop - s.start) for s in slices]
+    sizes = [s.stop - s.start for s in slices]
+    first_rows = np.cumsum([0, *sizes])[:-1]
+    streams = {
+        name: join_plans([pipeline.plan(size) for size in sizes], first_rows)
+        for name, pipeline in pipelines.items()
+    }
     rows = np.concatenate([np.arange(0), *(np.arange(s.start, s.stop) for s in slices)])
     # Padded rows are never read; they let cohorts of various sizes share a program.
     padded = np.zeros(bucket(len(rows)), rows.dtype)
@@ -186,5 +191,4 @@ def cohort_of(
         features = {name: take_rows(column, padded) for name, column in features.items()}
     else:
         features = {name: take_rows(column, slice(0, 0)) for name, column in features.items()}
-    streams = {TRAIN: join_plans(plans, first_rows)}
     return make_cohort(features, streams, client_ids, seed=seed, round=round, decode=data.decode)

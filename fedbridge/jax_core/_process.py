@@ -6,7 +6,7 @@ fields of the state, the same tree of metrics.
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,13 @@ import numpy as np
 from jaxtyping import PyTree
 
 from fedbridge.jax_core._aggregators import Aggregator
-from fedbridge.jax_core._client_work import ClientWork
+from fedbridge.jax_core._client_work import ClientWork, Round
 from fedbridge.jax_core._clients import ClientOutput, Execution, over_clients, sequential
 from fedbridge.jax_core._cohort import Cohort
 from fedbridge.jax_core._errors import StateError
 from fedbridge.jax_core._finalizer import Finalizer
-from fedbridge.jax_core._model import Model, ModelWeights
+from fedbridge.jax_core._metrics_aggregators import PerClient
+from fedbridge.jax_core._model import ModelWeights
 from fedbridge.jax_core._steps import Client
 from fedbridge.jax_core._trees import named_leaves
 from fedbridge.jax_core.optimizers import get_hparams, set_hparams
@@ -70,8 +71,26 @@ class LearningProcess(NamedTuple):
     set_hparams: Callable[[LearningAlgorithmState, Mapping], LearningAlgorithmState]
 
 
+@runtime_checkable
+class Start(Protocol):
+    """What a process must know of its model: a `Model`, or something like it.
+
+    Attributes:
+        initial_weights: The weights that the process starts from.
+        masked: Whether it knows masks, see `Model`.
+        check: `cohort -> None`, called before every round; raises where the model cannot use it.
+    """
+
+    @property
+    def initial_weights(self) -> PyTree: ...
+    @property
+    def masked(self) -> bool: ...
+    @property
+    def check(self) -> Any: ...
+
+
 def compose_learning_process(
-    model: Model,
+    model: Start,
     client_work: ClientWork,
     aggregator: Aggregator,
     finalizer: Finalizer,
@@ -79,8 +98,8 @@ def compose_learning_process(
 ) -> LearningProcess:
     """Composes a learning process of its parts (learning/templates/composers.py).
 
-        each client:  result, metrics ← client work(server's weights, its batches)
-                      contribution ← the aggregator's client half
+        each client:  result, outputs ← client work(server's weights, its batches)
+                      contribution ← the aggregator's client half of the result
         the server:   update ← the aggregator's server half of the sum of contributions
                       weights ← the finalizer's step with the update
 
@@ -97,22 +116,29 @@ def compose_learning_process(
         return LearningAlgorithmState(
             weights,
             (),
-            client_work.initialize(),
-            aggregator.initialize(),
+            client_work.initialize(weights),
+            aggregator.initialize(getattr(weights, "trainable", weights)),
             finalizer.initialize(weights),
         )
 
     def round(state: LearningAlgorithmState, cohort: Cohort) -> LearningProcessOutput:
         def client_fn(server: LearningAlgorithmState, client: Client) -> ClientOutput:
-            weights = server.global_model_weights
-            result, metrics = client_work.client(server.client_work, weights, client)
-            contribution = aggregator.client(server.aggregator, result.update, result.update_weight)
-            return ClientOutput((contribution, metrics))
+            result, output = client_work.client(
+                server.client_work, server.global_model_weights, client
+            )
+            key = jax.random.split(client.key)[1]
+            contribution = aggregator.client(
+                server.aggregator, result.update, result.update_weight, key
+            )
+            return ClientOutput((contribution, output.summed), output.kept)
 
-        (contributions, metrics), _ = over_clients(client_fn, state, cohort, execution)
-        update = aggregator.server(state.aggregator, contributions)
+        work_key, aggregator_key = jax.random.split(cohort.key)
+        (contributions, summed), kept = over_clients(client_fn, state, cohort, execution)
+        update = aggregator.server(state.aggregator, contributions, aggregator_key)
         final = finalizer.next(state.finalizer, state.global_model_weights, update.result)
-        work_state, work_measured = client_work.server(state.client_work, metrics)
+        work_state, work_measured = client_work.server(
+            state.client_work, ClientOutput(summed, kept), Round(cohort.num_clients, work_key)
+        )
         new_state = LearningAlgorithmState(final.result, (), work_state, update.state, final.state)
         measured = OrderedDict(
             distributor=(),
@@ -126,7 +152,7 @@ def compose_learning_process(
 
     def next(state: LearningAlgorithmState, cohort: Cohort) -> LearningProcessOutput:
         new_state, metrics = compiled(state, at_border(model, state, cohort))
-        return LearningProcessOutput(new_state, to_numpy(metrics))
+        return LearningProcessOutput(new_state, metrics_at_border(metrics))
 
     return learning_process(initialize, next)
 
@@ -163,7 +189,7 @@ def learning_process(initialize: Callable, next: Callable) -> LearningProcess:
     )
 
 
-def at_border(model: Model, state: LearningAlgorithmState, cohort: Cohort) -> Cohort:
+def at_border(model: Start, state: LearningAlgorithmState, cohort: Cohort) -> Cohort:
     """Checks what goes into the program, and tells it what an opaque model must know."""
     _check_same_shapes(model.initial_weights, state.global_model_weights)
     model.check(cohort)
@@ -172,19 +198,38 @@ def at_border(model: Model, state: LearningAlgorithmState, cohort: Cohort) -> Co
     return cohort.with_exact_sizes()
 
 
-def to_numpy(metrics: PyTree) -> PyTree:
-    """Metrics at the border: NumPy, counters as int64; but TFF's own int32 flags stay int32."""
+def metrics_at_border(metrics: Mapping[str, PyTree]) -> OrderedDict[str, PyTree]:
+    """The metrics of a round in NumPy, with TFF's dtypes.
 
-    def convert(path: Any, leaf: Any) -> Any:
+    What clients counted is int64; what the aggregator and the finalizer counted is int32.
+    """
+    measured = OrderedDict(jax.device_get(metrics))
+    return OrderedDict(
+        (part, to_numpy(tree, wide=part == "client_work")) for part, tree in measured.items()
+    )
+
+
+def to_numpy(tree: PyTree, *, wide: bool = True) -> PyTree:
+    """A tree of what a program counted and measured, at the border: NumPy.
+
+    Args:
+        tree: Arrays; of a `PerClient` the real clients' values remain.
+        wide: Whether integers become int64.
+    """
+
+    def convert(leaf: Any) -> Any:
+        if isinstance(leaf, PerClient):
+            real = jax.tree.map(lambda all: np.asarray(all)[: int(leaf.count)], leaf.values)
+            return to_numpy(real, wide=wide)
         value = np.asarray(leaf)
-        flag = path and getattr(path[-1], "key", None) == "update_non_finite"
-        wide = np.int64 if np.issubdtype(value.dtype, np.integer) and not flag else value.dtype
-        return value.astype(wide)[()]
+        counts = wide and np.issubdtype(value.dtype, np.integer)
+        return value.astype(np.int64 if counts else value.dtype)[()]
 
-    return jax.tree_util.tree_map_with_path(convert, jax.device_get(metrics))
+    is_leaf = lambda node: isinstance(node, PerClient)
+    return jax.tree.map(convert, jax.device_get(tree), is_leaf=is_leaf)
 
 
-def _check_same_shapes(expected: ModelWeights, given: ModelWeights) -> None:
+def _check_same_shapes(expected: PyTree, given: PyTree) -> None:
     want = {path: np.shape(leaf) for path, leaf in named_leaves(expected).items()}
     have = {path: np.shape(leaf) for path, leaf in named_leaves(given).items()}
     if want != have:

@@ -55,12 +55,30 @@ class Client(NamedTuple):
         return offsets[self.index + 1] - offsets[self.index]
 
 
+class Visits(NamedTuple):
+    """Which of a client's batches a loop visits, in which order.
+
+    Attributes:
+        count: How many steps the loop takes.
+        batch: From the number of a step to the number of a batch.
+    """
+
+    count: Int[Any, ""]
+    batch: Callable[[Int[Any, ""]], Int[Any, ""]]
+
+
+def every_batch(num_batches: Int[Any, ""]) -> Visits:
+    """Every batch once, in order."""
+    return Visits(num_batches, lambda step: step)
+
+
 def over_steps(
     body: Callable[[PyTree, Step], PyTree],
     carry: PyTree,
     client: Client,
     *,
     stream: str = TRAIN,
+    visits: Callable[[Int[Any, ""]], Visits] = every_batch,
     limit: int | None = None,
 ) -> PyTree:
     """Runs `body` over the batches of a client.
@@ -70,6 +88,7 @@ def over_steps(
         carry: What goes from step to step.
         client: Whose batches.
         stream: Which of the client's streams.
+        visits: From the number of the client's batches to those that are visited.
         limit: None runs a dynamic loop: exactly the client's steps, no reverse-mode derivative.
             A number runs a masked scan of so many steps, which differentiates and returns the
             values of the steps, `[limit, ...]` (zeros after the client's last step).
@@ -80,11 +99,11 @@ def over_steps(
     plan = client.cohort.streams[stream]
     rows, sizes = jnp.asarray(plan.rows), jnp.asarray(plan.sizes)
     first = jnp.asarray(plan.step_offsets)[client.index]
-    num_steps = client.num_steps(stream)
+    num_steps, number_of_batch = visits(client.num_steps(stream))
     exact_sizes = client.cohort.exact_sizes
 
     def run(index: Any, carry: PyTree) -> PyTree:
-        at = first + index
+        at = first + number_of_batch(index)
         step_rows, size = rows[at], sizes[at]
         key = jax.random.fold_in(client.key, index)
         if exact_sizes is None:
