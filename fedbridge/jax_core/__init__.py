@@ -21,8 +21,8 @@ from fedbridge.jax_core._client_work import (
     NonFinite as NonFinite,
     Round as Round,
     client_result as client_result,
-    drop_metrics as drop_metrics,
-    keep_metrics as keep_metrics,
+    drop_non_finite as drop_non_finite,
+    keep_non_finite as keep_non_finite,
     local_evaluation as local_evaluation,
     local_training as local_training,
     model_gradient as model_gradient,
@@ -56,6 +56,7 @@ from fedbridge.jax_core._errors import (
     ScriptError as ScriptError,
     StateError as StateError,
     TraceError as TraceError,
+    check_argument as check_argument,
 )
 from fedbridge.jax_core._finalizer import (
     Finalizer as Finalizer,
@@ -96,6 +97,7 @@ from fedbridge.jax_core._process import (
     metrics_at_border as metrics_at_border,
     to_numpy as to_numpy,
 )
+from fedbridge.jax_core._schedules import check_schedule as check_schedule
 from fedbridge.jax_core._steps import (
     Client as Client,
     Step as Step,

@@ -91,17 +91,17 @@ def model_gradient(model: Model) -> Gradient:
 
 
 NonFinite = Callable[[Bool[Array, ""], PyTree, PyTree], PyTree]
-"""`(finite, metrics, zeros) -> metrics` of a client whose update may not be finite."""
+"""`(finite, values, zeros) -> values` of a client whose update may not be finite."""
 
 
-def drop_metrics(finite: Bool[Array, ""], metrics: PyTree, zeros: PyTree) -> PyTree:
-    """A client whose update is not finite has no metrics either."""
-    return tree_where(finite, metrics, zeros)
+def drop_non_finite(finite: Bool[Array, ""], values: PyTree, zeros: PyTree) -> PyTree:
+    """A client whose update is not finite has no metrics (nor full gradient) either."""
+    return tree_where(finite, values, zeros)
 
 
-def keep_metrics(finite: Bool[Array, ""], metrics: PyTree, zeros: PyTree) -> PyTree:
-    """The metrics count, NaN or not, as in TFF's FedProx, FedSGD, MimeLite and FedRecon."""
-    return metrics
+def keep_non_finite(finite: Bool[Array, ""], values: PyTree, zeros: PyTree) -> PyTree:
+    """They count, NaN or not, as in TFF's FedProx, FedSGD, MimeLite and FedRecon."""
+    return values
 
 
 def client_result(
@@ -147,7 +147,7 @@ def local_training(
     *,
     gradient: Gradient | None = None,
     metrics_aggregator: MetricsAggregator = sum_then_finalize,
-    non_finite: NonFinite = drop_metrics,
+    non_finite: NonFinite = drop_non_finite,
 ) -> ClientWork:
     """Trains on the client's batches and returns how far the weights moved.
 
@@ -182,7 +182,7 @@ def local_training(
             metrics = update_metrics(model.metrics, local.metrics, step, forward)
             return LocalState(new, optimizer, metrics, local.num_examples + forward.num_examples)
 
-        optimizer = set_hparams(client_optimizer.init(weights.trainable), state)
+        optimizer = set_hparams(client_optimizer.init(weights.trainable), state or {})
         zeros = zero_metrics(model.metrics)
         start = LocalState(weights, optimizer, zeros, jnp.zeros((), jnp.int32))
         end = over_steps(step, start, client)

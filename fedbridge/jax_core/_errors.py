@@ -53,3 +53,18 @@ class ReferenceEnvironmentError(FedbridgeError, RuntimeError):
 
 class ScriptError(FedbridgeError, RuntimeError):
     """A script that fails under the real TFF."""
+
+
+def check_argument(holds: bool, name: str, value: object, allowed: str) -> None:
+    """Refuses an argument that is out of range.
+
+    Raises:
+        ArgumentError: It does not hold.
+
+    Example:
+        >>> check_argument(0 < 1.5 < 1, "quantile", 1.5, "below 1")
+        Traceback (most recent call last):
+        fedbridge.jax_core._errors.ArgumentError: quantile is 1.5; it must be below 1.
+    """
+    if not holds:
+        raise ArgumentError(f"{name} is {value!r}; it must be {allowed}.")

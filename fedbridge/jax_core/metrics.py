@@ -20,7 +20,7 @@ class MeanAccumulator(NamedTuple):
     count: Float[Array, ""]
 
 
-def divide_no_nan(total: Any, count: Any) -> Float[Array, ""]:
+def divide_no_nan(total: Any, count: Any) -> Float[Array, "..."]:
     """`total / count`, and 0 where there was nothing to count; TensorFlow's operation.
 
     Example:
