@@ -38,6 +38,7 @@ from fedbridge.jax_core._cohort import (
     make_stream as make_stream,
 )
 from fedbridge.jax_core._errors import (
+    ArgumentError as ArgumentError,
     ClientDataError as ClientDataError,
     ClientStepError as ClientStepError,
     FedbridgeError as FedbridgeError,

@@ -1,6 +1,7 @@
 """What fedbridge raises at its borders: one sentence that says where, what, and the cure.
 
     FedbridgeError
+    ├── ArgumentError               an argument out of range: of an optimizer, aggregator, algorithm
     ├── ClientDataError             a data file, a client, a feature, a record
     ├── ModelError                  a model, layer, loss or metric that cannot be used
     ├── StateError                  a saved state that cannot be loaded
@@ -16,6 +17,10 @@ The command line prints the sentence and exits with 2; a library user catches th
 
 class FedbridgeError(Exception):
     """Base of every error that fedbridge raises on purpose."""
+
+
+class ArgumentError(FedbridgeError, ValueError):
+    """An argument that cannot be meant, e.g. a negative learning rate; says what is allowed."""
 
 
 class ClientDataError(FedbridgeError, ValueError):
