@@ -76,7 +76,7 @@ def adafactor(
     def init(params: PyTree) -> OrderedDict:
         return OrderedDict(
             steps=jnp.zeros((), jnp.float32),
-            moments=tuple(_zero_moment(w) for w in jax.tree.leaves(params)),
+            moments=tuple(_zero_moment(jnp.asarray(w)) for w in jax.tree.leaves(params)),
             hparams=OrderedDict((name, as_hparam(name, v)) for name, v in hparams.items()),
         )
 
@@ -103,8 +103,7 @@ def adafactor(
 
 
 def _zero_moment(w: Array) -> Moment:
-    shape, factored = jnp.shape(w), jnp.ndim(w) >= 2
-    r, c = (shape[:-1], shape[:-2] + shape[-1:]) if factored else ((0,), (0,))
+    r, c = (w.shape[:-1], w.shape[:-2] + w.shape[-1:]) if w.ndim >= 2 else ((0,), (0,))
     return Moment(jnp.zeros(r, w.dtype), jnp.zeros(c, w.dtype), jnp.zeros_like(w))
 
 
@@ -117,10 +116,10 @@ def _next_moment(moment: Moment, q: Array, beta: Array) -> Moment:
     return Moment(r, c, v)
 
 
-def _clipped(g: Array, moment: Moment, threshold: Array) -> Array:
+def _clipped(g: Any, moment: Moment, threshold: Array) -> Array:
     u = g * jax.lax.rsqrt(moment.v)
     return u / jnp.maximum(1, _rms(u) / threshold)
 
 
-def _rms(x: Array) -> Array:
+def _rms(x: Any) -> Array:
     return jnp.sqrt(jnp.mean(jnp.square(x)))
