@@ -31,7 +31,6 @@ from fedbridge.jax_core import (
     ModelWeights,
     Round,
     apply_optimizer,
-    check_schedule,
     compose_learning_process,
     local_training,
     num_examples,
@@ -79,7 +78,7 @@ def fed_avg_with_schedule(
         >>> process.initialize().client_work.tolist()
         0
     """
-    check_schedule(client_learning_rate_fn, "client_learning_rate_fn")
+    optimizers.check_schedule(client_learning_rate_fn, "client_learning_rate_fn")
 
     def work(round_num: Any) -> ClientWork:
         optimizer = client_optimizer_fn(client_learning_rate_fn(round_num))

@@ -38,7 +38,6 @@ from fedbridge.jax_core import (
     Round,
     Step,
     apply_optimizer,
-    check_schedule,
     compose_learning_process,
     drop_non_finite,
     local_training,
@@ -136,7 +135,7 @@ def mime_lite_with_schedule(
         ArgumentError: A base optimizer without a learning rate in its state, or a schedule whose
             first value is no learning rate.
     """
-    check_schedule(learning_rate_fn, "learning_rate_fn")
+    optimizers.check_schedule(learning_rate_fn, "learning_rate_fn")
     work = _client_work(
         model,
         base_optimizer,
@@ -168,8 +167,11 @@ def _client_work(
     def training(base_state: PyTree) -> ClientWork:
         # Local steps start from s every time, and what Base makes of it is dropped.
         frozen = optax.GradientTransformation(
-            lambda weights: (),
-            lambda g, _, weights=None: (base_optimizer.update(g, base_state, weights)[0], ()),
+            lambda params: (),
+            lambda updates, state, params=None: (
+                base_optimizer.update(updates, base_state, params)[0],
+                (),
+            ),
         )
         return local_training(
             model,

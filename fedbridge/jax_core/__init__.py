@@ -97,7 +97,6 @@ from fedbridge.jax_core._process import (
     metrics_at_border as metrics_at_border,
     to_numpy as to_numpy,
 )
-from fedbridge.jax_core._schedules import check_schedule as check_schedule
 from fedbridge.jax_core._steps import (
     Client as Client,
     Step as Step,

@@ -173,10 +173,9 @@ def learning_process(initialize: Callable, next: Callable) -> LearningProcess:
     def with_hparams(
         state: LearningAlgorithmState, hparams: Mapping[str, Mapping]
     ) -> LearningAlgorithmState:
-        as_float = lambda part: {k: jnp.asarray(v, jnp.float32) for k, v in part.items()}
         return state._replace(
-            client_work=set_hparams(state.client_work, as_float(hparams.get("client_work", {}))),
-            finalizer=set_hparams(state.finalizer, as_float(hparams.get("finalizer", {}))),
+            client_work=set_hparams(state.client_work, hparams.get("client_work", {})),
+            finalizer=set_hparams(state.finalizer, hparams.get("finalizer", {})),
         )
 
     return LearningProcess(

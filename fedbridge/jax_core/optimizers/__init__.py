@@ -18,7 +18,10 @@ from fedbridge.jax_core.optimizers._hparams import (
     with_hparams as with_hparams,
 )
 from fedbridge.jax_core.optimizers._moments import adam as adam, adamw as adamw, yogi as yogi
-from fedbridge.jax_core.optimizers._schedule import schedule_learning_rate as schedule_learning_rate
+from fedbridge.jax_core.optimizers._schedule import (
+    check_schedule as check_schedule,
+    schedule_learning_rate as schedule_learning_rate,
+)
 from fedbridge.jax_core.optimizers._sgd import adagrad as adagrad, rmsprop as rmsprop, sgdm as sgdm
 
 # TFF's names for them.

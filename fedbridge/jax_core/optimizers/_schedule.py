@@ -49,7 +49,7 @@ def schedule_learning_rate(
             "fedbridge.optimizers (not Adafactor, and not scheduled already), or give the "
             "schedule to optax's own optimizer."
         )
-    _check_schedule(schedule_fn)
+    check_schedule(schedule_fn, "schedule_fn")
 
     def scheduled(round_num: Int[Array, ""], inner: Any) -> OrderedDict:
         rate: Float[Array, ""] = as_hparam("learning_rate", schedule_fn(round_num))
@@ -67,13 +67,22 @@ def schedule_learning_rate(
     return optax.GradientTransformation(init, update)
 
 
-def _check_schedule(schedule_fn: Callable[[Int[Array, ""]], Scalar]) -> None:
+def check_schedule(schedule_fn: Callable[[Int[Array, ""]], Scalar], name: str) -> None:
+    """Refuses a schedule that cannot be traced, or whose first value is no learning rate.
+
+    Args:
+        schedule_fn: From the int32 number of a round or step to a rate.
+        name: What the error calls it.
+
+    Raises:
+        ArgumentError: It takes decisions in Python, or its value at 0 is negative or not finite.
+    """
     try:
         jax.eval_shape(schedule_fn, jax.ShapeDtypeStruct((), jnp.int32))
     except jax.errors.JAXTypeError as error:
         raise ArgumentError(
-            "schedule_fn takes decisions in Python, or goes through NumPy, but the number of the "
-            "step is only known inside the compiled program; write it with jnp.where and "
+            f"{name} takes decisions in Python, or goes through NumPy, but the number it is given "
+            "is only known inside the compiled program; write it with jnp.where and "
             "jnp.asarray(rates)[k], or take one of optax's schedules."
         ) from error
-    check_hparam("learning_rate", schedule_fn(jnp.zeros((), jnp.int32)), "schedule_fn(0)")
+    check_hparam("learning_rate", schedule_fn(jnp.zeros((), jnp.int32)), f"{name}(0)")
