@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fedbridge.jax_core._errors import ArgumentError, check_argument
+from fedbridge.jax_core._errors import ArgumentError
+from fedbridge.jax_core.optimizers._hparams import check_hparam
 
 
 def check_schedule(schedule_fn: Callable[[Any], Any], name: str) -> None:
@@ -27,5 +28,4 @@ def check_schedule(schedule_fn: Callable[[Any], Any], name: str) -> None:
             "is only known inside the compiled program; write it with jnp.where and "
             "jnp.asarray(rates)[k], or take one of optax's schedules."
         ) from error
-    first = float(schedule_fn(jnp.zeros((), jnp.int32)))
-    check_argument(0 <= first < float("inf"), f"{name}(0)", first, "a finite number of at least 0")
+    check_hparam("learning_rate", schedule_fn(jnp.zeros((), jnp.int32)), f"{name}(0)")

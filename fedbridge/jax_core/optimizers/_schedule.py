@@ -10,7 +10,8 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from fedbridge.jax_core._errors import ArgumentError
-from fedbridge.jax_core.optimizers._hparams import Scalar, as_hparam, check_hparam
+from fedbridge.jax_core._schedules import check_schedule
+from fedbridge.jax_core.optimizers._hparams import Scalar, as_hparam
 
 
 def schedule_learning_rate(
@@ -49,7 +50,7 @@ def schedule_learning_rate(
             "fedbridge.optimizers (not Adafactor, and not scheduled already), or give the "
             "schedule to optax's own optimizer."
         )
-    _check_schedule(schedule_fn)
+    check_schedule(schedule_fn, "schedule_fn")
 
     def scheduled(round_num: Int[Array, ""], inner: Any) -> OrderedDict:
         rate: Float[Array, ""] = as_hparam("learning_rate", schedule_fn(round_num))
@@ -65,15 +66,3 @@ def schedule_learning_rate(
         return moves, scheduled(state["round_num"] + 1, inner)
 
     return optax.GradientTransformation(init, update)
-
-
-def _check_schedule(schedule_fn: Callable[[Int[Array, ""]], Scalar]) -> None:
-    try:
-        jax.eval_shape(schedule_fn, jax.ShapeDtypeStruct((), jnp.int32))
-    except jax.errors.JAXTypeError as error:
-        raise ArgumentError(
-            "schedule_fn takes decisions in Python, or goes through NumPy, but the number of the "
-            "step is only known inside the compiled program; write it with jnp.where and "
-            "jnp.asarray(rates)[k], or take one of optax's schedules."
-        ) from error
-    check_hparam("learning_rate", schedule_fn(jnp.zeros((), jnp.int32)), "schedule_fn(0)")
