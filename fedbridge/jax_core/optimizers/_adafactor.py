@@ -83,7 +83,7 @@ def adafactor(
     def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, OrderedDict]:
         gradients, structure = jax.tree.flatten(updates)
         weights = jax.tree.leaves(required(params))
-        h, t = state["hparams"], state["steps"] + 1
+        h, t = state["hparams"], (state["steps"] + 1).astype(jnp.float32)
         beta = 1 - t ** h["beta_2_decay"]
         relative = jnp.minimum(h["learning_rate"], jax.lax.rsqrt(t))
         rate = jnp.where(h["relative_step"], relative, h["learning_rate"])

@@ -10,7 +10,7 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
-from fedbridge.jax_core._errors import ArgumentError
+from fedbridge.jax_core._errors import ArgumentError, check_argument
 
 Scalar = Any
 """A hyperparameter: a number of Python or NumPy, or an array of shape (), traced or not."""
@@ -60,14 +60,12 @@ def check_hparam(name: str, value: Scalar, shown: str | None = None) -> None:
     traced = isinstance(value, Tracer)
     array = value if traced else np.asarray(value)
     kinds = [jnp.floating, jnp.integer, *([jnp.bool_] if name == "relative_step" else [])]
-    if array.ndim == 0 and any(jnp.issubdtype(array.dtype, kind) for kind in kinds):
-        if traced:
-            return
+    right = array.ndim == 0 and any(jnp.issubdtype(array.dtype, kind) for kind in kinds)
+    if right and not traced:
         with np.errstate(over="ignore"):
             number = array.astype(np.float32)
-        if np.isfinite(number) and holds(number):
-            return
-    raise ArgumentError(f"{shown or name} is {value!r}; it must be {allowed}.")
+        right = bool(np.isfinite(number) and holds(number))
+    check_argument(right, shown or name, value, allowed)
 
 
 def as_hparam(name: str, value: Scalar) -> Array:

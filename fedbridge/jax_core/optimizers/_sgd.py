@@ -8,7 +8,7 @@ import optax
 from jax.core import Tracer
 from jaxtyping import PyTree
 
-from fedbridge.jax_core._errors import ArgumentError
+from fedbridge.jax_core._errors import check_argument
 from fedbridge.jax_core._trees import tree_zeros_like
 from fedbridge.jax_core.optimizers._hparams import Scalar, Slots, check_hparam, with_hparams
 
@@ -33,11 +33,12 @@ def sgdm(
         -0.5
     """
     plain = momentum is None or (not isinstance(momentum, Tracer) and momentum == 0)
-    if plain and nesterov:
-        raise ArgumentError(
-            f"momentum is {momentum!r} with nesterov=True; it must be a number above 0 and at "
-            "most 1."
-        )
+    check_argument(
+        not (plain and nesterov),
+        "momentum with nesterov=True",
+        momentum,
+        "a number above 0 and at most 1",
+    )
 
     def step(gradients: PyTree, state: OrderedDict, weights: PyTree) -> tuple[PyTree, Slots]:
         rate = state["learning_rate"]
