@@ -18,4 +18,22 @@ from fedbridge.tff_io._keras_optimizers import (
     keras_rmsprop as keras_rmsprop,
     keras_sgd_nesterov as keras_sgd_nesterov,
 )
+from fedbridge.tff_io._program_state import (
+    load_latest_program_state as load_latest_program_state,
+    load_program_state as load_program_state,
+    program_state_versions as program_state_versions,
+    save_program_state as save_program_state,
+)
 from fedbridge.tff_io._sql import from_sql as from_sql, write_sql as write_sql
+from fedbridge.tff_io._tff_state import (
+    from_tff_state as from_tff_state,
+    to_tff_state as to_tff_state,
+)
+from fedbridge.tff_io._weights import (
+    weights_from_keras as weights_from_keras,
+    weights_from_npz as weights_from_npz,
+    weights_from_safetensors as weights_from_safetensors,
+    weights_to_keras as weights_to_keras,
+    weights_to_npz as weights_to_npz,
+    weights_to_safetensors as weights_to_safetensors,
+)
