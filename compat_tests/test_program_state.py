@@ -147,7 +147,9 @@ def test_a_run_of_tff_goes_on_here(task, tmp_path, server):
     expected = theirs.next(state, task.datasets)
     check_round(state, after, expected.state)
     for name in ("num_examples", "num_batches"):
-        assert metrics["client_work"]["train"][name] == expected.metrics["client_work"]["train"][name]
+        assert (
+            metrics["client_work"]["train"][name] == expected.metrics["client_work"]["train"][name]
+        )
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -184,9 +186,7 @@ def test_a_run_of_ours_goes_on_in_tff(task, tmp_path, server):
 ALGORITHMS = {
     "fed_prox": (
         lambda a, o, m: a.build_weighted_fed_prox(m, 0.1, o.build_sgdm(0.1), o.build_yogi(0.1)),
-        lambda m: fb.algorithms.fed_prox(
-            m, 0.1, fb.optimizers.sgdm(0.1), fb.optimizers.yogi(0.1)
-        ),
+        lambda m: fb.algorithms.fed_prox(m, 0.1, fb.optimizers.sgdm(0.1), fb.optimizers.yogi(0.1)),
     ),
     "fed_sgd": (
         lambda a, o, m: a.build_fed_sgd(m, o.build_adagrad(0.1)),
@@ -246,7 +246,7 @@ def test_functional_models_keep_their_weights_in_tuples(task, tmp_path):
     theirs = learning.algorithms.build_weighted_fed_avg(model, sgdm(0.1), sgdm(1.0, 0.9))
     structure = theirs.initialize()
     assert isinstance(structure.global_model_weights.trainable, tuple)
-    # TFF keeps no hyperparameters of the client for functional models, so the state is made by hand.
+    # By hand: TFF keeps no hyperparameters of the client for functional models.
     lists = [np.asarray(leaf) for leaf in structure.global_model_weights.trainable]
     state = fb.LearningAlgorithmState(
         fb.ModelWeights([leaf + 1 for leaf in lists], []),

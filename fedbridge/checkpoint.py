@@ -7,7 +7,6 @@ their paths ("global_model_weights/trainable/0"); the checksum is that of all th
 import hashlib
 import io
 import os
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import TypeVar
@@ -15,6 +14,7 @@ from typing import TypeVar
 import numpy as np
 
 from fedbridge.jax_core import StateError, from_named_leaves, named_leaves
+from fedbridge.tff_io._files import write_whole
 
 _MAGIC, _FORMAT = b"fedbridge-state", 1
 _Tree = TypeVar("_Tree")
@@ -41,24 +41,14 @@ def save(path: str | os.PathLike[str], state: object) -> None:
     content = io.BytesIO()
     np.savez(content, **leaves)  # type: ignore[arg-type]
     digest = hashlib.sha256(content.getbuffer()).hexdigest().encode()
-    target = Path(path)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, aside = tempfile.mkstemp(prefix=target.name, suffix=".partial", dir=target.parent)
-    except OSError as error:
-        raise StateError(
-            f"{path}: the state cannot be written there ({error.strerror}); name another folder."
-        ) from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(b"%s %d %s\n" % (_MAGIC, _FORMAT, digest))
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, target)
-    except BaseException:
-        Path(aside).unlink(missing_ok=True)
-        raise
+    head = b"%s %d %s\n" % (_MAGIC, _FORMAT, digest)
+
+    def write(file: Path) -> None:
+        with file.open("wb") as handle:
+            handle.write(head)
+            handle.write(content.getbuffer())
+
+    write_whole(path, write)
 
 
 def load(path: str | os.PathLike[str], like: _Tree) -> _Tree:

@@ -54,7 +54,6 @@ _NUMBERS = {dtype: number for number, dtype in DTYPES.items()}
 _INDEX, _SHARD = ".index", ".data-00000-of-00001"
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER, _TRAILER = 48, 5  # after a block: one byte of compression, four of checksum
-_MAX_RANK = 254  # TensorFlow's own
 
 
 def dtype_number(array: np.ndarray) -> int | None:
@@ -158,10 +157,11 @@ def _entries(index: bytes) -> Iterator[tuple[bytes, bytes]]:
     footer = index[-_FOOTER:]
     if len(footer) < _FOOTER or int.from_bytes(footer[-8:], "little") != _MAGIC:
         raise DamagedBytesError("its index is no table, or cut off")
-    _, at = _handle(footer, 0)  # the meta index: TensorFlow leaves it empty
-    (start, size), _ = _handle(footer, at)
+    meta, at = _handle(footer, 0)
+    if list(_records(index, *meta)):
+        raise DamagedBytesError("its index has filters, which TensorFlow writes none of")
     last = None
-    for _, handle in _records(index, start, size):
+    for _, handle in _records(index, *_handle(footer, at)[0]):
         for key, value in _records(index, *_handle(handle, 0)[0]):
             if last is not None and key <= last:
                 raise DamagedBytesError("the keys of its index are not in order")
@@ -258,7 +258,7 @@ def _tensor(name: bytes, entry: bytes, data: bytes) -> np.ndarray:
         raise DamagedBytesError(f"{text!r} is damaged (its checksum differs)")
     if number == _NUMBERS[np.dtype(bool)] and content.translate(None, b"\0\1"):
         raise DamagedBytesError(f"{text!r} holds bytes that are neither true nor false")
-    return np.frombuffer(content, DTYPES[number]).reshape(shape).copy()
+    return _reshaped(text, np.frombuffer(content, DTYPES[number]).copy(), shape)
 
 
 def _strings(name: str, shape: tuple[int, ...], content: bytes, checksum: int) -> np.ndarray:
@@ -277,7 +277,14 @@ def _strings(name: str, shape: tuple[int, ...], content: bytes, checksum: int) -
     for i, size in enumerate(lengths):
         array[i] = content[at : at + size]
         at += size
-    return array.reshape(shape)
+    return _reshaped(name, array, shape)
+
+
+def _reshaped(name: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        return array.reshape(shape)
+    except ValueError:  # more dimensions than NumPy has, or no entry and a huge size
+        raise DamagedBytesError(f"{name!r} has the shape {shape}, which NumPy has not") from None
 
 
 def _shape(name: str, proto: bytes) -> tuple[int, ...]:
@@ -285,7 +292,7 @@ def _shape(name: str, proto: bytes) -> tuple[int, ...]:
     sizes = [
         _int(dict(read_fields(_bytes(dim))).get(1, 0)) for number, dim in fields if number == 2
     ]
-    if len(sizes) > _MAX_RANK or any(size >> 63 for size in sizes) or dict(fields).get(3):
+    if any(size >> 63 for size in sizes) or dict(fields).get(3):
         raise DamagedBytesError(f"{name!r} has no shape")
     return tuple(sizes)
 

@@ -3,6 +3,7 @@
 In files every array has its path in `ModelWeights` as its name: "trainable/0", "non_trainable/1".
 """
 
+import io
 import os
 import zipfile
 import zlib
@@ -17,6 +18,7 @@ from fedbridge.tff_io._files import write_whole
 from fedbridge.tff_io._tff_state import fit_leaves
 
 _Tree = TypeVar("_Tree")
+_NOT_NPZ = (EOFError, KeyError, NotImplementedError, RuntimeError, ValueError)
 
 
 def weights_from_keras(keras_model: Any) -> ModelWeights:
@@ -32,7 +34,7 @@ def weights_from_keras(keras_model: Any) -> ModelWeights:
         ModelError: It is no Keras model.
     """
     return ModelWeights(
-        *([np.array(variable) for variable in side] for side in _sides(keras_model))
+        *([np.asarray(variable).copy() for variable in side] for side in _sides(keras_model))
     )
 
 
@@ -103,13 +105,14 @@ def weights_from_npz(path: str | os.PathLike[str], like: _Tree) -> _Tree:
     """
     wanted = _arrays(like)
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            if not isinstance(stored, np.lib.npyio.NpzFile):
-                raise ValueError("a single array")
-            leaves = {name: stored[name] for name in stored.files}
+        # The whole file first: NumPy leaves one open that is no zip.
+        stored = np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False)
+        if isinstance(stored, np.ndarray):
+            raise ValueError("it holds a single array")
+        leaves = {name: stored[name] for name in stored.files}
     except OSError as error:
-        raise _unreadable(path, error.strerror or "it is cut off") from None
-    except (ValueError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        raise _unreadable(path, error.strerror or str(error)) from None
+    except (*_NOT_NPZ, zipfile.BadZipFile, zlib.error) as error:
         raise _unreadable(path, str(error)) from None
     for name, array in leaves.items():
         # npz knows no bfloat16: its bytes come back without their dtype.
@@ -141,10 +144,10 @@ def weights_from_safetensors(path: str | os.PathLike[str], like: _Tree) -> _Tree
         StateError: There is no such file, it is no safetensors file, or it is of another model.
     """
     from safetensors import SafetensorError
-    from safetensors.numpy import load
+    from safetensors.numpy import load_file
 
     try:
-        leaves = load(Path(path).read_bytes())
+        leaves = load_file(path)
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from None
     except (SafetensorError, KeyError, ValueError) as error:
