@@ -18,28 +18,6 @@ WHOLE_ROUND = 1e-6
 ROWS, INPUTS, CLASSES = (9, 13, 1), 6, 3
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _dictionaries_can_be_saved(tff):
-    """With typing_extensions from 4.6 on, TensorFlow 2.14 cannot save a module with a dictionary.
-
-    `isinstance(a dictionary's wrapper, protocol)` raises there (tensorflow#62217); TFF's own
-    metadata asks for 4.5, which looks for the attribute only, as this does.
-    """
-    from tensorflow.python.types import trace
-
-    class Attribute(type):
-        def __instancecheck__(cls, instance):
-            return hasattr(type(instance), "__tf_tracing_type__")
-
-    class Protocol(metaclass=Attribute):
-        pass
-
-    original = trace.SupportsTracingProtocol
-    trace.SupportsTracingProtocol = Protocol
-    yield
-    trace.SupportsTracingProtocol = original
-
-
 @pytest.fixture(scope="module")
 def task(tff):
     return Task(tff)
@@ -219,13 +197,7 @@ ALGORITHMS = {
 }
 
 
-# TFF's state has for each metric the list of its variables, fedbridge's its accumulator.
-_other_tree = pytest.mark.xfail(raises=fb.StateError, reason="fed_eval's state is another tree")
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[_other_tree] * (name == "fed_eval")) for name in ALGORITHMS]
-)
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_states_of_every_algorithm_go_both_ways(task, tmp_path, name):
     """The trees are TFF's, so its manager takes ours; counters keep their int64."""
     learning = task.tff.learning

@@ -69,6 +69,18 @@ from fedbridge.tff_io import (
     from_datasets as from_datasets,
     from_keras as from_keras,
     from_sql as from_sql,
+    from_tff_state as from_tff_state,
+    load_latest_program_state as load_latest_program_state,
+    load_program_state as load_program_state,
+    program_state_versions as program_state_versions,
+    save_program_state as save_program_state,
+    to_tff_state as to_tff_state,
+    weights_from_keras as weights_from_keras,
+    weights_from_npz as weights_from_npz,
+    weights_from_safetensors as weights_from_safetensors,
+    weights_to_keras as weights_to_keras,
+    weights_to_npz as weights_to_npz,
+    weights_to_safetensors as weights_to_safetensors,
 )
 
 if TYPE_CHECKING:

@@ -48,7 +48,7 @@ def fed_eval(model: Model, *, execution: Execution = sequential) -> LearningProc
 
     def initialize() -> LearningAlgorithmState:
         weights = jax.tree.map(jnp.asarray, model.initial_weights)
-        totals = to_numpy(zero_metrics(model.metrics))
+        totals = _variables(to_numpy(zero_metrics(model.metrics)))
         aggregator = OrderedDict(value_sum_process=(), weight_sum_process=())
         return LearningAlgorithmState(weights, (), ((), totals), aggregator, ())
 
@@ -67,8 +67,9 @@ def fed_eval(model: Model, *, execution: Execution = sequential) -> LearningProc
         cohort = at_border(model, state, cohort)
         sums, current = to_numpy(compiled(state.global_model_weights, cohort))
         inner, totals = state.client_work
-        totals = jax.tree.map(np.add, totals, sums)
-        total = jax.tree.map(np.asarray, finalize_metrics(model.metrics, totals))
+        totals = jax.tree.map(np.add, totals, _variables(sums))
+        summed = jax.tree.unflatten(jax.tree.structure(sums), jax.tree.leaves(totals))
+        total = jax.tree.map(np.asarray, finalize_metrics(model.metrics, summed))
         metrics = OrderedDict(
             distributor=(),
             client_work=OrderedDict(
@@ -83,3 +84,8 @@ def fed_eval(model: Model, *, execution: Execution = sequential) -> LearningProc
         return LearningProcessOutput(state._replace(client_work=(inner, totals)), metrics)
 
     return learning_process(initialize, next)
+
+
+def _variables(accumulators: OrderedDict) -> OrderedDict:
+    """Accumulators as TFF keeps them in its state: for each metric the list of its variables."""
+    return OrderedDict((name, jax.tree.leaves(seen)) for name, seen in accumulators.items())

@@ -166,7 +166,7 @@ def as_array(leaf: Any) -> np.ndarray:
         array = np.empty((), object)
         array[()] = leaf.encode() if isinstance(leaf, str) else leaf
         return array
-    if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended):
+    if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
         raise StateError(
             f"a state holds a random key ({leaf.dtype}), which TFF knows none of: keep "
             "`jax.random.key_data(key)` in its place."
