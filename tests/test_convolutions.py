@@ -1,6 +1,7 @@
 """The rewritten convolutions compute what the native ones do, and none of another order is left."""
 
 import functools
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,15 @@ from hypothesis import given, settings, strategies as st
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from fedbridge.jax_core._convolutions import _is_native, _rewrite, canonical_convolutions
+import fedbridge as fb
+from fedbridge.jax_core._compat import eigen_convolutions
+from fedbridge.jax_core._convolutions import (
+    _is_native,
+    _rewrite,
+    canonical_convolutions,
+    jit_on_cpu,
+)
+from fedbridge.tff_io import from_keras_config
 
 IMAGES = ("NHWC", "HWIO", "NHWC")
 
@@ -276,3 +285,92 @@ def test_other_types_keep_their_values(dtype):
     actual, expected = jax.jit(canonical_convolutions(fn))(x, w), jax.jit(fn)(x, w)
     assert actual.dtype == expected.dtype
     assert (actual == expected).all()
+
+
+def by_ynnpack(compiled: Any) -> tuple[int, int]:
+    """How many convolutions and how many other things a program leaves to YNNPACK."""
+    text = compiled.as_text()
+    called = re.findall(r"fusion\(.*calls=(%[\w.-]+).*__ynn_fusion", text)
+    bodies = dict(re.findall(r"^(%[\w.-]+) [^\n]*\{\n(.*?)^\}", text, re.MULTILINE | re.DOTALL))
+    convolutions = sum(" convolution(" in bodies[name] for name in called)
+    return convolutions, len(called) - convolutions
+
+
+def test_convolutions_are_left_to_eigen_and_nothing_else_changes_hands():
+    def fn(x, w, steps):
+        def step(_, w):
+            gradient = jax.grad(lambda w: jnp.sin(conv(x, w)).mean())(w["kernel"])
+            matrix = jnp.tanh(x.reshape(-1, 20) @ w["matrix"]).sum(0)
+            return {"kernel": w["kernel"] - gradient, "matrix": w["matrix"] + matrix[None]}
+
+        return lax.fori_loop(0, steps, step, w)
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(8, 9, 9, 20)).astype(np.float32)
+    w = {"kernel": (3, 3, 20, 20), "matrix": (20, 30)}
+    w = {name: 0.1 * rng.normal(size=shape).astype(np.float32) for name, shape in w.items()}
+    plain = jax.jit(canonical_convolutions(fn))
+    convolutions, others = by_ynnpack(jit_on_cpu(fn).lower(x, w, 1).compile())
+    convolutions_of_plain, others_of_plain = by_ynnpack(plain.lower(x, w, 1).compile())
+    assert convolutions == 0
+    assert others == others_of_plain
+    # Where the next line fails, XLA leaves them to Eigen by itself: the option has done its work.
+    assert (convolutions_of_plain > 0) == bool(eigen_convolutions())
+    assert_trees_close(jit_on_cpu(fn)(x, w, 1), plain(x, w, 1), rtol=1e-6)
+
+
+def spec(kind, **config):
+    return {"class_name": kind, "config": {"name": kind, **config}}
+
+
+def cnn():
+    """The layers of the EMNIST CNN, in small, as Keras writes them."""
+    rng = np.random.default_rng(0)
+    shapes = (3, 3, 1, 20), (20,), (3, 3, 20, 24), (24,), (24 * 4, 5), (5,)
+    layers = [
+        spec("InputLayer", batch_shape=[None, 8, 8, 1]),
+        spec("Conv2D", filters=20, kernel_size=[3, 3], activation="relu"),
+        spec("Conv2D", filters=24, kernel_size=[3, 3], activation="relu"),
+        spec("MaxPooling2D", pool_size=[2, 2]),
+        spec("Flatten"),
+        spec("Dense", units=5, activation="softmax"),
+    ]
+    for number, layer in enumerate(layers):
+        layer["config"]["name"] = f"layer_{number}"
+    return from_keras_config(
+        "Sequential",
+        {"name": "cnn", "layers": layers},
+        loss=spec("SparseCategoricalCrossentropy"),
+        metrics=[spec("SparseCategoricalAccuracy")],
+        weights=fb.ModelWeights([0.2 * rng.normal(size=s).astype(np.float32) for s in shapes]),
+    )
+
+
+def test_a_round_of_a_cnn_has_no_slow_convolution_and_keeps_its_values():
+    rng = np.random.default_rng(1)
+    clients = {
+        f"c{i}": {
+            "x": rng.integers(0, 256, (n, 8, 8, 1)).astype(np.float32) / np.float32(255),
+            "y": rng.integers(0, 5, n).astype(np.int32),
+        }
+        for i, n in enumerate((7, 3))
+    }
+    cohort = fb.from_clients(clients).cohort(["c0", "c1"], fb.Batches(batch_size=4))
+    rounds = []
+    execution = fb.sequential._replace(compile=rounds.append)
+    process = fb.algorithms.fed_avg(
+        cnn(), client_optimizer=fb.optimizers.sgdm(0.1), execution=execution
+    )
+    (round,), state = rounds, process.initialize()
+
+    jaxpr = jax.make_jaxpr(canonical_convolutions(round))(state, cohort)
+    found = [e for e, _ in equations(jaxpr) if e.primitive is lax.conv_general_dilated_p]
+    # Forward and the kernel's gradient of both, the image's gradient of the second alone.
+    assert len(found) == 5
+    assert all(map(_is_native, found))
+    assert slow_convolutions(round, state, cohort, only_in_loops=True) == 3
+
+    program = fb.sequential.compile(round).lower(state, cohort).compile()
+    assert by_ynnpack(program)[0] == 0
+    # Up to two steps on each client, each off by the rounding of sums of some hundred products.
+    assert_trees_close(program(state, cohort), jax.jit(round)(state, cohort), rtol=2e-6)

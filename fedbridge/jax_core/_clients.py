@@ -118,9 +118,9 @@ def _in_plain_python(
 def _jit(round: Callable) -> Callable:
     if jax.default_backend() == "cpu":
         # Here, since it loads jax.extend, a good part of what `import fedbridge` would cost.
-        from fedbridge.jax_core._convolutions import canonical_convolutions
+        from fedbridge.jax_core._convolutions import jit_on_cpu
 
-        return jax.jit(canonical_convolutions(round))
+        return jit_on_cpu(round)
     return jax.jit(round)
 
 

@@ -1,4 +1,4 @@
-"""Convolutions in the one order that XLA computes fast in a loop on a CPU.
+"""Convolutions as XLA computes them fast in a loop on a CPU: in one order, by Eigen.
 
 XLA's CPU backend hands a convolution to Eigen only if it stands in NHWC/HWIO/NHWC order. It brings
 others into that order itself, but only in the entry computation of a program: inside a `while` or
@@ -9,6 +9,10 @@ is such a loop.
 So the traced round is rewritten, after differentiation: operands are transposed into that order,
 the native convolution is called, its result is transposed back. Only the equations of convolutions
 are replaced; everything around them stays what it was, equation by equation.
+
+Newer versions of XLA prefer YNNPACK to Eigen for convolutions that are in that order. It computes
+them on one core, and takes twice as long for the gradient of a kernel, which is a convolution with a
+window of nearly the image's size; so they are left to Eigen.
 """
 
 from collections.abc import Callable
@@ -20,7 +24,23 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
 from jaxtyping import Array, Float
 
-from fedbridge.jax_core._compat import with_equations
+from fedbridge.jax_core._compat import eigen_convolutions, with_equations
+
+
+def jit_on_cpu(fn: Callable) -> Callable:
+    """`jax.jit` for a CPU: the convolutions of `fn` are fast, in loops too.
+
+    What it returns cannot be called within another `jit`.
+
+    Args:
+        fn: A function of trees of arrays that returns a tree of arrays; as with
+            `canonical_convolutions`, the one that computes the gradients.
+
+    Example:
+        >>> float(jit_on_cpu(jnp.sin)(0.0))
+        0.0
+    """
+    return jax.jit(canonical_convolutions(fn), **eigen_convolutions())
 
 
 def canonical_convolutions(fn: Callable) -> Callable:
