@@ -11,8 +11,8 @@ the native convolution is called, its result is transposed back. Only the equati
 are replaced; everything around them stays what it was, equation by equation.
 
 Newer versions of XLA prefer YNNPACK to Eigen for convolutions that are in that order. It computes
-them on one core, and takes twice as long for the gradient of a kernel, which is a convolution with a
-window of nearly the image's size; so they are left to Eigen.
+them on one core, and takes twice as long for the gradient of a kernel, which is a convolution with
+a window of nearly the image's size; so they are left to Eigen.
 """
 
 from collections.abc import Callable
