@@ -1,6 +1,10 @@
 """Arrays and pure functions: jax, optax, numpy. Knows nothing of TFF, TensorFlow or files."""
 
-from fedbridge.jax_core import metrics as metrics, optimizers as optimizers
+from fedbridge.jax_core import (
+    aggregators as aggregators,
+    metrics as metrics,
+    optimizers as optimizers,
+)
 from fedbridge.jax_core._aggregators import (
     Aggregator as Aggregator,
     MeasuredProcessOutput as MeasuredProcessOutput,

@@ -5,13 +5,14 @@ an inner one, and calls both its halves. At the bottom stands a sum.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
+from fedbridge.jax_core._errors import ArgumentError
 from fedbridge.jax_core._trees import tree_scale
 from fedbridge.jax_core.metrics import divide_no_nan
 
@@ -33,11 +34,13 @@ class Aggregator(NamedTuple):
             the state is the server's, the key the client's own.
         server: `(state, sum, key) -> MeasuredProcessOutput(state, result, measurements)`; the key
             is the round's.
+        weighted: Whether the clients' weights count: a `WeightedAggregationFactory` in TFF.
     """
 
     initialize: Callable[[PyTree], PyTree]
     client: Callable[[PyTree, PyTree, Float[Array, ""], Key[Array, ""]], PyTree]
     server: Callable[[PyTree, PyTree, Key[Array, ""]], MeasuredProcessOutput]
+    weighted: bool = True
 
 
 def sum_() -> Aggregator:
@@ -46,7 +49,27 @@ def sum_() -> Aggregator:
         initialize=lambda template: (),
         client=lambda state, value, weight, key: value,
         server=lambda state, summed, key: MeasuredProcessOutput(state, summed, ()),
+        weighted=False,
     )
+
+
+def as_weighted_aggregator(unweighted: Aggregator) -> Aggregator:
+    """The same aggregator, told the weights, which it drops (aggregators/factory_utils.py).
+
+    What is wrapped around it then sees them: debug measurements become weighted ones.
+    """
+    return unweighted._replace(weighted=True)
+
+
+def sum_or(name: str, aggregator: Aggregator | None) -> Aggregator:
+    """The aggregator that was given to sum something up, or `sum_()`.
+
+    Raises:
+        ArgumentError: It is a weighted one.
+    """
+    if aggregator is not None and aggregator.weighted:
+        raise ArgumentError(f"{name} is a weighted aggregator; it must be an unweighted one.")
+    return aggregator or sum_()
 
 
 class Parts(NamedTuple):
@@ -77,61 +100,74 @@ def weighted_mean(
         >>> float(mean.server(mean.initialize(0.0), total, key).result)
         3.0
     """
-    prepare = lambda value, weight: (tree_scale(weight, value), weight)
-    names = ("value_sum_process", "weight_sum_process"), ("mean_value", "mean_weight")
-    return _mean(value_sum, weight_sum, prepare, names, no_nan_division)
+    return _mean(
+        sum_or("value_sum", value_sum),
+        sum_or("weight_sum", weight_sum),
+        lambda value, weight: (tree_scale(weight, value), jnp.asarray(weight, jnp.float32)),
+        lambda value, weight: OrderedDict(value_sum_process=value, weight_sum_process=weight),
+        lambda value, weight: OrderedDict(mean_value=value, mean_weight=weight),
+        divide_no_nan if no_nan_division else jnp.divide,
+    )
 
 
 def unweighted_mean(
     value_sum: Aggregator | None = None, count_sum: Aggregator | None = None
 ) -> Aggregator:
-    """`Σ vₖ / number of clients`; weights are dropped, as TFF's `as_weighted_aggregator` does.
+    """`Σ vₖ / number of clients`; weights are dropped.
 
     Args:
         value_sum: Sums the values; default `sum_()`.
         count_sum: Sums a one for each client; default `sum_()`.
     """
-    prepare = lambda value, weight: (value, jnp.ones((), jnp.float32))
-    names = ("value_sum_process", "count_sum_process"), ("mean_value", "mean_count")
-    return _mean(value_sum, count_sum, prepare, names, False)
+    mean = _mean(
+        sum_or("value_sum", value_sum),
+        sum_or("count_sum", count_sum),
+        lambda value, weight: (value, jnp.ones((), jnp.int32)),
+        lambda value, count: (value, count),
+        lambda value, count: OrderedDict(mean_value=value, mean_count=count),
+        jnp.divide,
+    )
+    return mean._replace(weighted=False)
 
 
 def _mean(
-    value_sum: Aggregator | None,
-    weight_sum: Aggregator | None,
-    prepare: Callable[[PyTree, Any], tuple[PyTree, Any]],
-    names: tuple[tuple[str, str], tuple[str, str]],
-    no_nan_division: bool,
+    values: Aggregator,
+    weights: Aggregator,
+    weigh: Callable[[PyTree, Any], tuple[PyTree, Any]],
+    state_of: Callable[[PyTree, PyTree], Any],
+    measured_of: Callable[[PyTree, PyTree], PyTree],
+    divide: Callable[[Any, Any], Any],
 ) -> Aggregator:
-    values, weights = value_sum or sum_(), weight_sum or sum_()
-    (value_state, weight_state), (value_name, weight_name) = names
+    def initialize(template: PyTree) -> PyTree:
+        _, one = weigh((), 1.0)
+        return state_of(values.initialize(template), weights.initialize(one))
 
-    def initialize(template: PyTree) -> OrderedDict:
-        one = jnp.ones((), jnp.float32)
-        return OrderedDict(
-            [(value_state, values.initialize(template)), (weight_state, weights.initialize(one))]
-        )
-
-    def client(state: OrderedDict, value: PyTree, weight: Any, key: Any) -> Parts:
-        value, weight = prepare(value, jnp.asarray(weight, jnp.float32))
+    def client(state: PyTree, value: PyTree, weight: Any, key: Any) -> Parts:
+        value_state, weight_state = _both(state)
         value_key, weight_key = jax.random.split(key)
+        value, weight = weigh(value, weight)
         return Parts(
-            values.client(state[value_state], value, weight, value_key),
-            weights.client(state[weight_state], weight, weight, weight_key),
+            values.client(value_state, value, weight, value_key),
+            weights.client(weight_state, weight, weight, weight_key),
         )
 
-    def server(state: OrderedDict, summed: Parts, key: Any) -> MeasuredProcessOutput:
+    def server(state: PyTree, summed: Parts, key: Any) -> MeasuredProcessOutput:
+        value_state, weight_state = _both(state)
         value_key, weight_key = jax.random.split(key)
-        value = values.server(state[value_state], summed.value, value_key)
-        weight = weights.server(state[weight_state], summed.weight, weight_key)
-        divide = divide_no_nan if no_nan_division else jnp.divide
+        value = values.server(value_state, summed.value, value_key)
+        weight = weights.server(weight_state, summed.weight, weight_key)
         mean = jax.tree.map(
             lambda leaf: divide(leaf, weight.result.astype(leaf.dtype)), value.result
         )
         return MeasuredProcessOutput(
-            OrderedDict([(value_state, value.state), (weight_state, weight.state)]),
+            state_of(value.state, weight.state),
             mean,
-            OrderedDict([(value_name, value.measurements), (weight_name, weight.measurements)]),
+            measured_of(value.measurements, weight.measurements),
         )
 
     return Aggregator(initialize, client, server)
+
+
+def _both(state: Any) -> tuple[PyTree, PyTree]:
+    value, weight = state.values() if isinstance(state, Mapping) else state
+    return value, weight
