@@ -161,7 +161,7 @@ CELLS = {
     "zero_adaptive": lambda: run(
         unweighted(
             model_aggregator=aggregators.zeroing_factory(
-                aggregators.PrivateQuantileEstimationProcess.no_noise(0.01, 0.9, 0.5, 2.0, 0.001),
+                aggregators.PrivateQuantileEstimationProcess.no_noise(0.03, 0.9, 0.5, 2.0, 0.001),
                 aggregators.UnweightedMeanFactory(),
                 norm_order=2.0,
             )

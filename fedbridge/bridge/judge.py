@@ -117,7 +117,7 @@ def structure_failure(
         names = list(flat(metrics)), list(flat(reference))
         if names[0] != names[1]:
             return f"metrics named {names[0]} instead of {names[1]}"
-        return f"metrics in the tree {ours} instead of {theirs}"
+        return f"what is empty among the metrics is in the tree {ours} instead of {theirs}"
     for name, leaf in flat(metrics, convert=False).items():
         wanted = (dtypes or {}).get(name)
         if wanted is not None and str(np.asarray(leaf).dtype) != wanted:
@@ -242,7 +242,7 @@ def state_failure(
 def _skeleton(tree: Any) -> Any:
     """A tree of metrics without its values: names in order, and what is empty."""
     if isinstance(tree, Mapping):
-        return {name: _skeleton(value) for name, value in tree.items()}
+        return tuple((name, _skeleton(value)) for name, value in tree.items())
     if isinstance(tree, tuple | list):
         return [_skeleton(value) for value in tree]
     return [None] * len(tree) if np.ndim(tree) else None

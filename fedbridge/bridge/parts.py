@@ -4,6 +4,8 @@ Each table has TFF's names, as a trace has them. What TFF computes differently f
 from what fedbridge does by default, is asked for explicitly here.
 """
 
+import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -58,7 +60,11 @@ def _made(described: Any) -> Any:
         raise fc.NotReplayableError(f"the aggregator {name} is not replayed yet.")
     if "function" in described:
         return _FACTORIES[name]
-    return _FACTORIES[name](**{k: _made(value) for k, value in described["arguments"].items()})
+    given = {key: _made(value) for key, value in described["arguments"].items()}
+    known = inspect.signature(_FACTORIES[name]).parameters
+    if odd := [key for key in given if key not in known and "given" not in known]:
+        raise fc.NotReplayableError(f"{name} with {odd[0]} is not replayed yet.")
+    return _FACTORIES[name](**given)
 
 
 def metrics_aggregator(described: Described | None) -> fc.MetricsAggregator:
@@ -100,9 +106,10 @@ _OPTIMIZERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {
 }
 
 
-def _mean(
-    value_sum_factory: Any, weight_sum_factory: Any, no_nan_division: bool
-) -> fc.Aggregator:
+_nan = fc.aggregators.nan_as_tff
+
+
+def _mean(value_sum_factory: Any, weight_sum_factory: Any, no_nan_division: bool) -> fc.Aggregator:
     return fc.weighted_mean(value_sum_factory, weight_sum_factory, no_nan_division=no_nan_division)
 
 
@@ -110,8 +117,46 @@ def _unweighted_mean(value_sum_factory: Any, count_sum_factory: Any) -> fc.Aggre
     return fc.unweighted_mean(value_sum_factory, count_sum_factory)
 
 
+def _clipping(
+    clipping_norm: Any, inner_agg_factory: Any, clipped_count_sum_factory: Any
+) -> fc.Aggregator:
+    return fc.aggregators.clipping(clipping_norm, inner_agg_factory, clipped_count_sum_factory)
+
+
+def _zeroing(
+    zeroing_norm: Any, inner_agg_factory: Any, norm_order: float, zeroed_count_sum_factory: Any
+) -> fc.Aggregator:
+    return fc.aggregators.zeroing(
+        zeroing_norm, inner_agg_factory, norm_order, zeroed_count_sum_factory
+    )
+
+
+def _quantile(*, secure_estimation: bool, **given: float) -> Any:
+    if secure_estimation:
+        raise fc.NotReplayableError("an estimate by secure sums is not replayed yet.")
+    return fc.aggregators.quantile_estimation(**given, empty_round=_nan)
+
+
+def _with_nan(make: Callable[..., fc.Aggregator]) -> Callable[..., fc.Aggregator]:
+    """As TFF, whose estimates turn NaN for ever in a round without clients."""
+    return functools.partial(make, empty_round=_nan)
+
+
 _FACTORIES: Mapping[str, Callable[..., Any]] = {
     "SumFactory": fc.sum_,
     "MeanFactory": _mean,
     "UnweightedMeanFactory": _unweighted_mean,
+    "clipping_factory": _clipping,
+    "zeroing_factory": _zeroing,
+    "PrivateQuantileEstimationProcess.no_noise": _quantile,
+    "DifferentiallyPrivateFactory.gaussian_fixed": fc.aggregators.gaussian_fixed,
+    "DifferentiallyPrivateFactory.gaussian_adaptive": fc.aggregators.gaussian_adaptive,
+    "EncodedSumFactory.quantize_above_threshold": fc.aggregators.quantize_above_threshold,
+    "robust_aggregator": _with_nan(fc.aggregators.robust_aggregator),
+    "dp_aggregator": _with_nan(fc.aggregators.dp_aggregator),
+    "compression_aggregator": _with_nan(fc.aggregators.compression_aggregator),
+    "add_debug_measurements": fc.aggregators.add_debug_measurements,
+    "add_debug_measurements_with_mixed_dtype": (
+        fc.aggregators.add_debug_measurements_with_mixed_dtype
+    ),
 }

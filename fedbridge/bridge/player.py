@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from fedbridge import jax_core as fc
-from fedbridge.bridge.rebuild import rebuild, server_finalizer
+from fedbridge.bridge.rebuild import evaluates, rebuild, server_finalizer
 from fedbridge.bridge.trace import FRACTION255, WEIGHTS, Trace
 from fedbridge.jax_core._cohort import TRAIN
 
@@ -74,7 +74,8 @@ class Player:
     def state(self, process: int, number: int) -> fc.LearningAlgorithmState:
         """TFF's recorded state, as a state of the JAX core."""
         template = self.processes[process].initialize()
-        names, recorded = _names(template), _numbers(self.trace.state(number))
+        names = _names(template, evaluates(self.trace.processes[process]))
+        recorded = _numbers(self.trace.state(number))
         missing = sorted(set(names) ^ set(recorded))
         if missing:
             raise fc.TraceError(
@@ -106,41 +107,39 @@ class Player:
         started = time.perf_counter()
         output = jax.block_until_ready(self.processes[process].next(state, make_cohort()))
         seconds = time.perf_counter() - started
-        return Replayed(output.state, *split(border_leaves(output.state)), output.metrics, seconds)
-
-
-def border_leaves(state: fc.LearningAlgorithmState) -> dict[str, np.ndarray]:
-    """The leaves of a state of the JAX core by the paths that they have in TFF's."""
-    leaves = map(np.asarray, jax.tree.leaves(state))
-    return dict(zip(_names(state), leaves, strict=True))
+        names = _names(output.state, evaluates(self.trace.processes[process]))
+        leaves = dict(zip(names, map(np.asarray, jax.tree.leaves(output.state)), strict=True))
+        return Replayed(output.state, *split(leaves), output.metrics, seconds)
 
 
 def split(
-    leaves: Mapping[str, np.ndarray],
+    leaves: Mapping[str, Any],
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """A state's leaves as those of the model, by their paths there, and all others but text."""
-    others = {k: v for k, v in _numbers(leaves).items() if not k.startswith(_WEIGHTS)}
-    return model_weights(leaves), others
+    numbers = _numbers(leaves)
+    others = {k: v for k, v in numbers.items() if not k.startswith(_WEIGHTS)}
+    return model_weights(numbers), others
 
 
-def _numbers(leaves: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _numbers(leaves: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Without what is text: TFF writes the class names of DP events into its states."""
-    return {path: leaf for path, leaf in leaves.items() if leaf.dtype.kind not in "SUO"}
+    arrays = {path: np.asarray(leaf) for path, leaf in leaves.items()}
+    return {path: array for path, array in arrays.items() if array.dtype.kind not in "SUO"}
 
 
-def _names(state: fc.LearningAlgorithmState) -> list[str]:
+def _names(state: fc.LearningAlgorithmState, of_evaluation: bool) -> list[str]:
     """The paths of a state's leaves in TFF, where a metric's accumulator is a list of variables."""
     names = list(fc.named_leaves(state))
     counts: dict[str, int] = {}
     for place, name in enumerate(names):
-        if name.startswith(_ACCUMULATORS):
+        if of_evaluation and name.startswith(_ACCUMULATORS):
             metric = "/".join(name.split("/")[:3])
             names[place] = f"{metric}/{counts.get(metric, 0)}"
             counts[metric] = counts.get(metric, 0) + 1
     return names
 
 
-def _like(leaf: np.ndarray, like: Any) -> Any:
+def _like(leaf: Any, like: Any) -> Any:
     """A recorded leaf in the dtype that the JAX core has for it, on the same side of the border."""
     if isinstance(like, np.ndarray | np.generic):
         return np.asarray(leaf, like.dtype)
