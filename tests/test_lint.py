@@ -81,8 +81,9 @@ def test_old_names_become_new_ones(lint):
         ("tf.keras.layers.Dropout(0.5)", "random masks can never agree across frameworks"),
         ("LSTM(8, dropout=0.1)", "dropout in LSTM"),
         ("tff.federated_computation(lambda x: x, tff.SERVER)", "Federated Core"),
-        ("tff.learning.algorithms.build_weighted_fed_prox(f)", r"FedProx"),
-        ("tff.learning.dp_aggregator(1.0, 10)", "dp_aggregator is not replayed yet"),
+        ("tff.aggregators.HadamardTransformFactory()", "HadamardTransformFactory is not replayed"),
+        ("tff.learning.dp_aggregator(1.0, 10)", "dp_aggregator adds Gaussian noise"),
+        ("D.gaussian_fixed(clip=1.0, noise_multiplier=0.5)", "gaussian_fixed adds Gaussian noise"),
         ("tff.simulation.models.from_keras_model(m)", "did you mean tff.learning.models.from_ker"),
         ("tff.federated_collect(x)", "federated_collect is gone from TFF"),
         ("tf.keras.optimizers.Adadelta()", "Adadelta has no counterpart"),
@@ -92,6 +93,38 @@ def test_obstacles_name_line_and_reason(lint, line, words):
     found = lint(f"import tensorflow_federated as tff\n{FED_AVG}\n{line}\n")
     assert not found.checkable
     assert any(words in text and text.startswith("line 3: ") for text in found.obstacles)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "tff.learning.algorithms.build_weighted_fed_prox(f, 0.5, o)",
+        "tff.learning.algorithms.build_mime_lite_with_optimizer_schedule(f, rate, o)",
+        "tff.learning.algorithms.build_fed_recon(f, loss_fn=loss)",
+        "tff.learning.algorithms.build_fed_kmeans(3, (2,))",
+        "tff.learning.optimizers.build_yogi(0.1)",
+        "tff.learning.optimizers.schedule_learning_rate(o, rate)",
+        "tff.learning.models.functional_model_from_keras(m, loss, spec)",
+        "tff.learning.robust_aggregator()",
+        "tff.learning.dp_aggregator(0.0, 10)",
+        "tff.learning.dp_aggregator(z, 10)",
+        "tff.aggregators.clipping_factory(1.0, tff.aggregators.SumFactory())",
+        "tff.learning.compression_aggregator(stochastic=False)",
+    ],
+)
+def test_what_is_replayed_is_no_obstacle(lint, line):
+    found = lint(f"import tensorflow_federated as tff\n{FED_AVG}\n{line}\n")
+    assert found.checkable and not found.notes
+
+
+def test_stochastic_rounding_is_named(lint):
+    line = "tff.learning.compression_aggregator()"
+    found = lint(f"import tensorflow_federated as tff\n{FED_AVG}\n{line}\n")
+    assert found.checkable
+    assert found.notes == [
+        "line 3: compression_aggregator rounds large tensors stochastically, which cannot agree; "
+        "with stochastic=False it can."
+    ]
 
 
 def test_unseeded_shuffles_and_keras_optimizers_are_fine(lint):

@@ -1,6 +1,7 @@
 """Traces: what is written is what is read, and every change of a file is found."""
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -202,3 +203,57 @@ def test_times_are_merged_under_a_fresh_checksum(tmp_path):
     manifest["calls"][0]["seconds"] = 1.5
     trace.write_manifest(out, manifest)
     assert trace.read(out).calls[0].seconds == 1.5
+
+
+def test_a_packed_trace_is_read_as_its_folder(tmp_path):
+    out = write(tmp_path / "trace", [[batch(1, 2), batch(3)]])
+    one, two = (trace.pack(out, tmp_path / name) for name in ("one.zip", "two.zip"))
+    assert one.read_bytes() == two.read_bytes()
+    packed, folder = trace.read(one), trace.read(out)
+    assert packed._replace(path=None) == folder._replace(path=None)
+    for part in ("rows", "state", "call"):
+        arrays, expected = (
+            getattr(found, part)(*([] if part == "rows" else [0])) for found in (packed, folder)
+        )
+        assert list(arrays) == list(expected)
+        for name in arrays:
+            np.testing.assert_array_equal(arrays[name], expected[name], strict=True)
+    with pytest.raises(TraceError, match="exists already"):
+        trace.pack(out, one)
+    with pytest.raises(TraceError, match="not a trace"):
+        trace.pack(tmp_path, tmp_path / "three.zip")
+
+
+def test_every_flipped_byte_of_a_packed_trace_is_found_or_means_nothing(tmp_path):
+    packed = trace.pack(write(tmp_path / "trace", [[batch(1, 2)]]), tmp_path / "trace.zip")
+    sound, known = packed.read_bytes(), str(trace.read(packed))
+    arrays = str(trace.read(packed).call(0))
+    for place in range(0, len(sound), 31):
+        damaged = bytearray(sound)
+        damaged[place] ^= 1
+        packed.write_bytes(bytes(damaged))
+        try:
+            found = trace.read(packed)
+            assert (str(found), str(found.call(0))) == (known, arrays)
+        except TraceError:
+            pass
+
+
+def test_a_file_that_is_no_packed_trace_says_so(tmp_path):
+    (tmp_path / "train.py").write_text("print()")
+    with pytest.raises(TraceError, match="is a file, and a trace is a folder"):
+        trace.read(tmp_path / "train.py")
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("readme", "")
+    with pytest.raises(TraceError, match="not a trace"):
+        trace.read(tmp_path / "other.zip")
+
+
+def test_a_trace_of_before_is_read(tmp_path):
+    """What was written without the newer fields of a process."""
+    out = write(tmp_path / "trace", [[batch(1)]])
+    manifest = trace.read_manifest(out)
+    for name in ("arguments", "metrics_dtypes"):
+        del manifest["processes"][0][name]
+    trace.write_manifest(out, manifest)
+    assert trace.read(out).processes[0].arguments is None

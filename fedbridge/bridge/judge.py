@@ -6,6 +6,14 @@ carries from step to step. The *whole round* is what the user sees. From the sec
 weights of both sides differ by rounding, and ReLU and max-pool amplify the last bit, TensorFlow's
 own included: these two are held against their noise floors, how far fedbridge's own result moves
 when its starting weights move by one ulp.
+
+An adaptive server divides the mean update by what it has seen of it, so that where an update is
+near zero even its rounding counts in full. So the first probe has a noise floor there too, and a
+fourth number decides: the *server step*, the server optimizer alone, on an update that TFF's own
+optimizer was given as well.
+
+With the weights goes all else that TFF gives: the rest of the state (norm estimates, optimizer
+slots, accumulators), what the aggregator measured, and the names and dtypes of both trees.
 """
 
 from collections.abc import Mapping
@@ -31,8 +39,14 @@ PROBE_ULPS = 2
 FLOORS = 10
 # Where the floor is this low the round amplifies nothing, and the bound is that of the probes.
 LOW_FLOOR, SMOOTH_TOLERANCE = 1e-7, 1e-6
+# One step of an optimizer on the same numbers: a few float32 operations an entry.
+SERVER_STEP_TOLERANCE = 1e-6
 # The reported loss is a float32 mean; summed in another order it moves by a few ulp (1.2e-7 each).
 LOSS_TOLERANCE = 1e-6
+# A norm that is measured is a float32 sum as well, and so is a mean of norms. A standard deviation
+# is the root of a difference of two of them, times W² / (W² − Σw²), which is 5 at most where no
+# client has nine tenths of the weight: as a variance it is right to 2 · 5 · 1e-6 of the mean square.
+VARIANCE_TOLERANCE = 10 * LOSS_TOLERANCE
 
 
 def update_norm(start: Weights, end: Weights) -> float:
@@ -94,6 +108,23 @@ def loss_failure(loss: float, reference: float, floor: float) -> str | None:
     return f"loss {loss:.8g} instead of {reference:.8g} (bound {bound:.1g})"
 
 
+def structure_failure(
+    metrics: Any, reference: Any, dtypes: Mapping[str, str] | None = None
+) -> str | None:
+    """Why the trees of the metrics do not agree, or None: other names, another order or dtype."""
+    ours, theirs = _skeleton(metrics), _skeleton(reference)
+    if ours != theirs:
+        names = list(flat(metrics)), list(flat(reference))
+        if names[0] != names[1]:
+            return f"metrics named {names[0]} instead of {names[1]}"
+        return f"what is empty among the metrics is in the tree {ours} instead of {theirs}"
+    for name, leaf in flat(metrics, convert=False).items():
+        wanted = (dtypes or {}).get(name)
+        if wanted is not None and str(np.asarray(leaf).dtype) != wanted:
+            return f"{name} is a {np.asarray(leaf).dtype} instead of a {wanted}"
+    return None
+
+
 def counter_failure(metrics: Any, reference: Any) -> str | None:
     """Why the counters do not agree, or None: other names, or another whole number."""
     ours, theirs = flat(metrics), flat(reference)
@@ -105,23 +136,129 @@ def counter_failure(metrics: Any, reference: Any) -> str | None:
     return None
 
 
-def values_failure(metrics: Any, reference: Any) -> str | None:
-    """Why the values of a probe's metrics do not agree, or None; for a step or two they must."""
-    ours = flat(metrics)
-    for name, value in flat(reference).items():
-        if isinstance(value, float) and (failure := loss_failure(ours[name], value, 0.0)):
+def values_failure(
+    metrics: Any,
+    reference: Any,
+    floors: Mapping[str, float] | None = None,
+    measured: bool = False,
+) -> str | None:
+    """Why the values of the metrics do not agree, or None.
+
+    Args:
+        metrics: fedbridge's, a tree.
+        reference: TFF's.
+        floors: How far fedbridge's own move by one ulp of the weights, by name.
+        measured: Whether only what server and aggregator measure is looked at. After a whole round
+            an accuracy may differ by an example, for a reason that the weights' errors show.
+    """
+    ours, theirs = flat(metrics), flat(reference)
+    for name, value in theirs.items():
+        if not isinstance(value, float) or (measured and name.startswith("client_work/train/")):
+            continue
+        floor = (floors or {}).get(name, 0.0)
+        mean = theirs.get(name.replace("std_dev_client_norm", "average_client_norm"))
+        if name.endswith("std_dev_client_norm") and mean is not None:
+            failure = _deviation_failure(ours[name], value, mean, floor)
+        else:
+            failure = loss_failure(ours[name], value, floor)
+        if failure:
             return f"{name}: {failure.removeprefix('loss ')}"
     return None
 
 
-def flat(metrics: Any, path: str = "") -> dict[str, int | float]:
+def _deviation_failure(ours: float, theirs: float, mean: float, floor: float) -> str | None:
+    """As `loss_failure`, for the root of a difference; of a negative one, by rounding, it is NaN."""
+    if np.isnan(mean):
+        return loss_failure(ours, theirs, floor)
+    if abs(ours - theirs) <= FLOORS * floor:
+        return None
+    a, b = (0.0 if np.isnan(value) else value**2 for value in (ours, theirs))
+    if abs(a - b) <= VARIANCE_TOLERANCE * (mean**2 + b):
+        return None
+    return f"{ours:.8g} instead of {theirs:.8g}"
+
+
+def metric_changes(metrics: Any, other: Any) -> dict[str, float]:
+    """How far each value of one tree of metrics is from another's; NaN and infinities count not."""
+    ours, theirs = flat(metrics), flat(other)
+    changes = {name: abs(float(ours[name]) - float(value)) for name, value in theirs.items()}
+    return {name: change for name, change in changes.items() if np.isfinite(change)}
+
+
+def state_errors(leaves: Weights, reference: Weights) -> dict[str, float]:
+    """Per leaf of a state, the largest difference of an entry over the norm of the whole leaf.
+
+    NaN equals NaN, an infinity itself. Whole numbers, and what is zero, must be equal.
+    """
+
+    def error(ours: np.ndarray, theirs: np.ndarray) -> float:
+        ours, theirs = ours.astype(float), theirs.astype(float)
+        if ours.shape != theirs.shape:
+            return float("inf")
+        same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
+        if same.all():
+            return 0.0
+        with np.errstate(invalid="ignore"):
+            largest = float(np.abs(ours - theirs)[~same].max())
+        norm = float(np.linalg.norm(theirs[np.isfinite(theirs)]))
+        return largest / norm if np.isfinite(largest) and norm else float("inf")
+
+    return {
+        path: error(np.asarray(leaves[path]), np.asarray(theirs))
+        if np.asarray(theirs).dtype.kind == "f"
+        else (0.0 if np.array_equal(leaves[path], theirs) else float("inf"))
+        for path, theirs in reference.items()
+    }
+
+
+def state_failure(
+    leaves: Weights, reference: Weights, floors: Mapping[str, float], least: float
+) -> str | None:
+    """Why the rest of a state does not agree, or None: names, dtypes, then values.
+
+    Args:
+        leaves: fedbridge's, by path.
+        reference: TFF's.
+        floors: The noise floor of each.
+        least: The bound where the floor is low.
+    """
+    odd = sorted(set(leaves) ^ set(reference))
+    if odd:
+        return f"the state {'lacks' if odd[0] in reference else 'has'} {odd[0]}, unlike TFF's"
+    for path, theirs in reference.items():
+        ours = np.asarray(leaves[path])
+        if (ours.dtype, ours.shape) != (theirs.dtype, theirs.shape):
+            return (
+                f"{path} of the state is {ours.dtype}{list(ours.shape)} instead of "
+                f"{theirs.dtype}{list(theirs.shape)}"
+            )
+    for path, error in state_errors(leaves, reference).items():
+        bound = max(least, round_tolerance(floors.get(path, 0.0)))
+        if error > bound:
+            return f"{path} of the state is off by {error:.1e} (bound {bound:.1e})"
+    return None
+
+
+def _skeleton(tree: Any) -> Any:
+    """A tree of metrics without its values: names in order, and what is empty."""
+    if isinstance(tree, Mapping):
+        return tuple((name, _skeleton(value)) for name, value in tree.items())
+    if isinstance(tree, tuple | list):
+        return [_skeleton(value) for value in tree]
+    return [None] * len(tree) if np.ndim(tree) else None
+
+
+def flat(metrics: Any, path: str = "", convert: bool = True) -> dict[str, Any]:
     """The numbers of a metrics tree by their paths; what is empty leaves no trace."""
+    if hasattr(metrics, "tolist") and np.ndim(metrics):
+        metrics = list(metrics)
     if isinstance(metrics, Mapping):
-        parts = [flat(value, f"{path}/{name}" if path else name) for name, value in metrics.items()]
+        children = list(metrics.items())
     elif isinstance(metrics, tuple | list):
-        parts = [flat(value, f"{path}/{i}" if path else str(i)) for i, value in enumerate(metrics)]
+        children = [(str(number), child) for number, child in enumerate(metrics)]
     else:
-        return {path: metrics.item() if hasattr(metrics, "item") else metrics}
+        return {path: metrics.item() if convert and hasattr(metrics, "item") else metrics}
+    parts = [flat(child, f"{path}/{k}" if path else k, convert) for k, child in children]
     return {name: value for part in parts for name, value in part.items()}
 
 

@@ -22,6 +22,8 @@ _KERAS_OPTIMIZERS = {
     "RMSprop": "an optimizer of Keras' formula",
 }
 _OTHER_OPTIMIZERS = ("Adadelta", "Adamax", "AdamW", "Adafactor", "Ftrl", "Nadam", "Lion")
+_NOISY = ("dp_aggregator", "gaussian_adaptive", "gaussian_fixed")
+_ROUNDING = ("compression_aggregator", "quantize_above_threshold")
 _RANDOM_LAYERS = (
     "Dropout", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "AlphaDropout",
     "GaussianDropout", "GaussianNoise",
@@ -302,8 +304,29 @@ class _Reader:
             self.notes.setdefault(
                 f"{_at(line)}: unseeded shuffle: fine, the batches that TFF draws are recorded."
             )
+        self._noise(node, last, keywords, line)
         if "optimizers" in ast.unparse(node.func) or "optimizers" in full:
             self._optimizer(last, keywords, line)
+
+    def _noise(
+        self, node: ast.Call, last: str, keywords: dict[str | None, ast.expr], line: str
+    ) -> None:
+        """What an aggregator draws at random."""
+        if last in _NOISY:
+            multiplier = keywords.get("noise_multiplier", node.args[0] if node.args else None)
+            # Where the number is not written here, the recorder will say.
+            if isinstance(multiplier, ast.Constant) and _number(multiplier):
+                self.obstacles.setdefault(
+                    f"{_at(line)}: {last} adds Gaussian noise, which can never agree across "
+                    "frameworks."
+                )
+        rounding = keywords.get("stochastic")
+        exact = isinstance(rounding, ast.Constant) and rounding.value is False
+        if last in _ROUNDING and not exact:
+            self.notes.setdefault(
+                f"{_at(line)}: {last} rounds large tensors stochastically, which cannot agree; "
+                "with stochastic=False it can."
+            )
 
     def _optimizer(self, last: str, keywords: dict[str | None, ast.expr], line: str) -> None:
         if last in _KERAS_OPTIMIZERS:

@@ -1,4 +1,4 @@
-"""From the processes that a trace describes to processes of the JAX core."""
+"""From the processes that a trace describes to processes of the JAX core, with TFF's numbers."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,30 +6,11 @@ from typing import Any
 import optax
 
 from fedbridge import algorithms, jax_core as fc, tff_io
+from fedbridge.bridge import parts
+from fedbridge.bridge.describe import is_adaptive, parts as nested
 from fedbridge.bridge.trace import Process, Trace
 
-_OPTIMIZERS: Mapping[str, Callable[..., optax.GradientTransformation]] = {
-    "build_sgdm": fc.optimizers.sgdm,
-    "build_adagrad": fc.optimizers.adagrad,
-    "build_adam": fc.optimizers.adam,
-    "build_rmsprop": fc.optimizers.rmsprop,
-    "keras_sgd_nesterov": tff_io.keras_sgd_nesterov,
-    "keras_rmsprop": tff_io.keras_rmsprop,
-    "keras_legacy_adagrad": tff_io.keras_legacy_adagrad,
-}
-
-_CLIENT_WEIGHTS: Mapping[str | None, fc.ClientWeight] = {
-    None: fc.num_examples,
-    "NUM_EXAMPLES": fc.num_examples,
-    "UNIFORM": fc.uniform,
-}
-
 _PREFIX = "tff.learning.algorithms."
-_AGGREGATORS = {
-    _PREFIX + "build_weighted_fed_avg": fc.weighted_mean,
-    _PREFIX + "build_unweighted_fed_avg": fc.unweighted_mean,
-}
-_EVALUATION = _PREFIX + "build_fed_eval"
 
 
 def evaluates(process: Process) -> bool:
@@ -37,38 +18,71 @@ def evaluates(process: Process) -> bool:
     return process.kind == "evaluation"
 
 
-def is_adaptive(process: Process) -> bool:
-    """Whether an optimizer of either side divides by what it has seen: that amplifies rounding."""
-    described = (process.client_optimizer, process.server_optimizer)
-    names = {optimizer["name"] for optimizer in described if optimizer}
-    return not names <= {"build_sgdm", "keras_sgd_nesterov"}
+def clients_adapt(process: Process) -> bool:
+    """Whether an optimizer that the clients' steps use divides by what it has seen."""
+    found = process.arguments or {}
+    inner = [found.get(key) for key in ("base_optimizer", "reconstruction_optimizer")]
+    return any(map(is_adaptive, (process.client_optimizer, *inner)))
+
+
+def server_adapts(process: Process) -> bool:
+    """Whether the server optimizer does."""
+    return is_adaptive(process.server_optimizer)
 
 
 def obstacle(trace: Trace) -> str | None:
     """Why the JAX core cannot repeat the trace, in one sentence; None where it can."""
-    for number, process in enumerate(trace.processes):
-        if process.builder not in {*_AGGREGATORS, _EVALUATION}:
-            return f"{process.builder} is not replayed yet"
-        if process.model_aggregator is not None:
-            return f"the model aggregator {process.model_aggregator['name']} is not replayed yet"
-        for optimizer in (process.client_optimizer, process.server_optimizer):
-            if optimizer is not None and optimizer["name"] not in _OPTIMIZERS:
-                return f"the optimizer {optimizer['name']} is not replayed yet"
-        try:
-            _model(trace, number)
-        except fc.ModelError as error:
-            return str(error).rstrip(".")
+    try:
+        for number in range(len(trace.processes)):
+            _built(trace, number)
+    except (fc.ArgumentError, fc.ModelError, fc.NotReplayableError) as error:
+        return str(error).rstrip(".")
     return None
 
 
 def what_is_random(trace: Trace) -> str | None:
     """What no two frameworks can draw alike, in one sentence; None where nothing is random."""
-    for process in trace.processes:
+    for number, process in enumerate(trace.processes):
         config = (process.model or {}).get("config")
         layers = [] if evaluates(process) or not config else tff_io.random_layers(config)
         if layers:
             return f"dropout in {', '.join(layers)}: random masks never agree across frameworks"
+        largest = max(
+            (leaf.size for leaf in _weights(trace, number, "global_model_weights/trainable")),
+            default=0,
+        )
+        for part in nested([process.model_aggregator, process.arguments]):
+            if isinstance(part, Mapping) and "name" in part and _draws(part, largest):
+                return f"{part['name']} {_DRAWS[part['name']]}"
     return None
+
+
+_DRAWS = {
+    "finalize_then_sample": "samples clients at random, in an order that no other library draws",
+    "compression_aggregator": "rounds stochastically, with numbers that no other library draws",
+    "EncodedSumFactory.quantize_above_threshold": "rounds stochastically, with numbers that no "
+    "other library draws",
+    **dict.fromkeys(
+        (
+            "dp_aggregator",
+            "DifferentiallyPrivateFactory.gaussian_fixed",
+            "DifferentiallyPrivateFactory.gaussian_adaptive",
+        ),
+        "adds Gaussian noise, which no other library draws",
+    ),
+}
+
+
+def _draws(part: Mapping[str, Any], largest: int) -> bool:
+    """Whether a part of a process draws random numbers, for tensors of so many elements."""
+    given = part["arguments"]
+    if part["name"] not in _DRAWS:
+        return False
+    if "noise_multiplier" in given:
+        return bool(given["noise_multiplier"] or given.get("clipped_count_stddev"))
+    if part["name"] == "finalize_then_sample":
+        return True
+    return given.get("stochastic", True) and largest > given.get("threshold", 20000)
 
 
 def rebuild(trace: Trace, number: int) -> fc.LearningProcess:
@@ -80,36 +94,151 @@ def rebuild(trace: Trace, number: int) -> fc.LearningProcess:
     reason = obstacle(trace)
     if reason is not None:
         raise fc.NotReplayableError(f"{trace.path}: {reason}; see `fedbridge lint`.")
-    process, model = trace.processes[number], _model(trace, number)
-    if process.builder == _EVALUATION:
-        return algorithms.fed_eval(model)
+    return _built(trace, number)
+
+
+def server_finalizer(process: Process) -> fc.Finalizer:
+    """The server's step of a process, alone."""
+    return fc.apply_optimizer(parts.optimizer(process.server_optimizer))
+
+
+def _built(trace: Trace, number: int) -> fc.LearningProcess:
+    process = trace.processes[number]
+    name = process.builder.removeprefix(_PREFIX)
+    if name not in _BUILDERS:
+        raise fc.NotReplayableError(f"{process.builder} is not replayed yet.")
+    return _BUILDERS[name](trace, number, process)
+
+
+def _fed_avg(trace: Trace, number: int, process: Process) -> fc.LearningProcess:
+    client_optimizer = parts.optimizer(process.client_optimizer)
+    if (process.model or {}).get("kind") == "functional":
+        # A state within a state: as in TFF, functional models show no hyperparameters to set.
+        client_optimizer = optax.chain(client_optimizer)
     return algorithms.fed_avg(
-        model,
-        _optimizer(process.client_optimizer),
-        _optimizer(process.server_optimizer),
-        aggregator=_AGGREGATORS[process.builder](),
-        client_weight=_CLIENT_WEIGHTS[process.client_weighting],
+        _model(trace, number),
+        client_optimizer,
+        parts.optimizer(process.server_optimizer),
+        client_weight=parts.client_weight(process.client_weighting, process.builder),
+        **_aggregators(process),
     )
 
 
-def _optimizer(described: Mapping[str, Any] | None) -> optax.GradientTransformation:
-    if described is None:
-        raise fc.TraceError("the trace describes a training process without its optimizers.")
-    return _OPTIMIZERS[described["name"]](**described["arguments"])
+def _fed_avg_with_schedule(trace: Trace, number: int, process: Process) -> fc.LearningProcess:
+    return algorithms.fed_avg_with_schedule(
+        _model(trace, number),
+        parts.schedule(_argument(process, "client_learning_rate_fn")),
+        parts.optimizer_of_rate(process.client_optimizer or {}),
+        parts.optimizer(process.server_optimizer),
+        **_aggregators(process),
+    )
+
+
+def _fed_prox(trace: Trace, number: int, process: Process) -> fc.LearningProcess:
+    return algorithms.fed_prox(
+        _model(trace, number),
+        _argument(process, "proximal_strength"),
+        parts.optimizer(process.client_optimizer),
+        parts.optimizer(process.server_optimizer),
+        pull=algorithms.away_from_server,
+        client_weight=parts.client_weight(process.client_weighting, process.builder),
+        non_finite=fc.keep_non_finite,
+        **_aggregators(process),
+    )
+
+
+def _fed_sgd(trace: Trace, number: int, process: Process) -> fc.LearningProcess:
+    return algorithms.fed_sgd(
+        _model(trace, number),
+        parts.optimizer(process.server_optimizer),
+        non_finite=fc.keep_non_finite,
+        **_aggregators(process),
+    )
+
+
+def _mime_lite(trace: Trace, number: int, process: Process) -> fc.LearningProcess:
+    rate = (process.arguments or {}).get("learning_rate_fn")
+    build = algorithms.mime_lite
+    if rate is not None:
+        build = lambda model, *args, **kwargs: algorithms.mime_lite_with_schedule(
+            model, parts.schedule(rate), *args, **kwargs
+        )
+    return build(
+        _model(trace, number),
+        parts.optimizer(_argument(process, "base_optimizer")),
+        parts.optimizer(process.server_optimizer),
+        client_weight=parts.client_weight(process.client_weighting, process.builder),
+        full_gradient_aggregator=parts.aggregator(
+            (process.arguments or {}).get("full_gradient_aggregator"), fc.weighted_mean()
+        ),
+        non_finite=fc.keep_non_finite,
+        **_aggregators(process),
+    )
+
+
+def _fed_eval(trace: Trace, number: int, process: Process) -> fc.LearningProcess:
+    return algorithms.fed_eval(_model(trace, number))
+
+
+_Builder = Callable[[Trace, int, Process], fc.LearningProcess]
+_BUILDERS: Mapping[str, _Builder] = {
+    "build_weighted_fed_avg": _fed_avg,
+    "build_unweighted_fed_avg": _fed_avg,
+    "build_weighted_fed_avg_with_optimizer_schedule": _fed_avg_with_schedule,
+    "build_weighted_fed_prox": _fed_prox,
+    "build_unweighted_fed_prox": _fed_prox,
+    "build_fed_sgd": _fed_sgd,
+    "build_weighted_mime_lite": _mime_lite,
+    "build_unweighted_mime_lite": _mime_lite,
+    "build_mime_lite_with_optimizer_schedule": _mime_lite,
+    "build_fed_eval": _fed_eval,
+}
+
+
+def _aggregators(process: Process) -> dict[str, Any]:
+    """The aggregators of the updates and of the metrics, which every builder takes."""
+    default = fc.unweighted_mean() if "unweighted" in process.builder else fc.weighted_mean()
+    metrics = (process.arguments or {}).get("metrics_aggregator")
+    return {
+        "aggregator": parts.aggregator(process.model_aggregator, default),
+        "metrics_aggregator": parts.metrics_aggregator(metrics),
+    }
+
+
+def _argument(process: Process, name: str) -> Any:
+    try:
+        return (process.arguments or {})[name]
+    except KeyError:
+        raise fc.TraceError(f"the trace describes {process.builder} without its {name}.") from None
 
 
 def _model(trace: Trace, number: int) -> fc.Model:
-    described = trace.processes[number].model or {}
-    call = next((call for call in trace.calls if call.process == number), None)
-    state = {} if call is None else trace.state(call.state_before)
-    part = lambda name: [
-        leaf for path, leaf in state.items() if path.startswith(f"global_model_weights/{name}/")
-    ]
-    weights = fc.ModelWeights(part("trainable"), part("non_trainable"))
-    return tff_io.from_keras_config(
+    described = trace.processes[number].model
+    if described is None:
+        raise fc.NotReplayableError("the model was not written down.")
+    named = lambda part: _weights(trace, number, f"global_model_weights/{part}")
+    model = tff_io.from_keras_config(
         described["class_name"],
         described["config"],
         loss=described["loss"],
         metrics=described["metrics"],
-        weights=weights,
+        weights=fc.ModelWeights(named("trainable"), named("non_trainable")),
     )
+    return _functional(model, described) if described["kind"] == "functional" else model
+
+
+def _functional(model: fc.Model, described: Mapping[str, Any]) -> fc.Model:
+    """As TFF's `functional_model_from_keras`: no regularization, no metrics but the script's."""
+
+    def forward(*args: Any) -> fc.Forward:
+        found = model.forward(*args)
+        return found._replace(objective=found.metric_loss)
+
+    metrics = zip(described["metric_names"], model.metrics.values(), strict=False)
+    return model._replace(forward=forward, metrics=dict(metrics))
+
+
+def _weights(trace: Trace, number: int, prefix: str) -> list[Any]:
+    call = next((call for call in trace.calls if call.process == number), None)
+    state = {} if call is None else trace.state(call.state_before)
+    return [leaf for path, leaf in state.items() if path.startswith(prefix + "/")]

@@ -2,19 +2,28 @@
 
 import statistics
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from fedbridge import jax_core as fc
 from fedbridge._version import __version__
 from fedbridge.bridge import judge
-from fedbridge.bridge.player import Player, Replayed, model_weights, one_ulp_off
-from fedbridge.bridge.rebuild import evaluates, is_adaptive, obstacle, what_is_random
+from fedbridge.bridge.player import Player, Replayed, model_weights, one_ulp_off, split
+from fedbridge.bridge.rebuild import (
+    clients_adapt,
+    evaluates,
+    obstacle,
+    server_adapts,
+    what_is_random,
+)
 from fedbridge.bridge.result import EvaluationResult, Result, RoundResult, Verdict
 from fedbridge.bridge.trace import Call, Trace
 
 Report = Callable[[dict[str, Any]], None]
+
+_LOSS = "client_work/train/loss"
 
 
 def replay(
@@ -73,7 +82,7 @@ def _run_freely(player: Player, training: list[int], on_event: Report) -> list[R
         run = player.play(call.process, states[call.process], lambda n=number: player.cohort(n))
         states[call.process] = run.state
         runs.append(run)
-        loss = float(judge.flat(run.metrics)["client_work/train/loss"])
+        loss = _loss(run.metrics)
         on_event({"event": "ran", "round": call.round, "loss": loss, "seconds": run.seconds})
     return runs
 
@@ -82,94 +91,170 @@ def _judge_round(
     player: Player, number: int, free: Replayed, seeds: int, judged: bool
 ) -> RoundResult:
     trace, call = player.trace, player.trace.calls[number]
-    before, after = trace.state(call.state_before), trace.state(call.state_after)
-    start, reference = model_weights(before), model_weights(after)
+    process = trace.processes[call.process]
+    start, _ = split(trace.state(call.state_before))
+    reference, others = split(trace.state(call.state_after))
     state = player.state(call.process, call.state_before)
     norm = judge.update_norm(start, reference)
     whole_cohort = player.cohort(number)
     whole = player.play(call.process, state, lambda: whole_cohort)
     errors = judge.largest_errors(whole.weights, reference, norm)
-
-    floors = dict.fromkeys(errors, 0.0)
-    loss, loss_floor = _loss(whole.metrics), 0.0
-    for seed in range(seeds):
-        moved = player.play(call.process, one_ulp_off(state, seed), lambda: whole_cohort)
-        change = judge.largest_errors(moved.weights, whole.weights, norm)
-        floors = {path: max(floors[path], change[path]) for path in floors}
-        loss_floor = max(loss_floor, abs(_loss(moved.metrics) - loss))
-
-    adaptive = is_adaptive(trace.processes[call.process])
-    tolerance = judge.ADAPTIVE_PROBE_TOLERANCE if adaptive else judge.PROBE_TOLERANCE
-    arrays = trace.call(number)
-    failures, probes, two_step_floor = [], [dict.fromkeys(errors, 0.0)], 0.0
-    for limit, metrics in enumerate(call.probe_metrics, start=1):
-        expected = model_weights(arrays, f"probe_{limit}/")
-        cohort = player.cohort(number, limit)
-        probe = player.play(call.process, state, lambda cohort=cohort: cohort)
-        these = judge.probe_errors(probe.weights, expected, start)
-        probes = [these] if limit == 1 else [*probes, these]
-        bound, loss_bound = tolerance, 0.0
-        if limit > 1:
-            for seed in range(seeds):
-                off = one_ulp_off(state, seed)
-                moved = player.play(call.process, off, lambda cohort=cohort: cohort)
-                change = judge.probe_errors(moved.weights, probe.weights, start)
-                two_step_floor = max(two_step_floor, *change.values())
-                loss_bound = max(loss_bound, abs(_loss(moved.metrics) - _loss(probe.metrics)))
-            bound = max(tolerance, judge.round_tolerance(two_step_floor))
-        failure = (
-            judge.probe_failure(these, bound)
-            or judge.counter_failure(probe.metrics, metrics)
-            or judge.loss_failure(_loss(probe.metrics), _loss(metrics), loss_bound)
-            or (judge.values_failure(probe.metrics, metrics) if limit == 1 else None)
-        )
-        if failure:
-            failures.append(f"after {limit} local step{'s' * (limit > 1)}: {failure}")
-
-    error, floor = max(errors.values()), max(floors.values())
+    floors = _floors(player, call, state, whole, lambda: whole_cohort, norm, seeds)
+    probes = [
+        _judge_probe(player, number, state, limit, seeds)
+        for limit in range(1, len(call.probe_metrics) + 1)
+    ]
+    step_error, step_failure = _judge_server_step(player, number)
+    error, floor = max(errors.values()), max(floors.weights.values())
+    failures = [probe.failure for probe in probes]
+    failures.append(step_failure)
     if error > judge.round_tolerance(floor):
         worst = max(errors, key=lambda path: errors[path])
         bound = judge.round_tolerance(floor)
         failures.append(f"after the whole round: {worst} is off by {error:.1e} (bound {bound:.1e})")
+    failures.append(judge.structure_failure(whole.metrics, call.metrics, process.metrics_dtypes))
     failures.append(judge.counter_failure(whole.metrics, call.metrics))
+    loss, loss_floor = _loss(whole.metrics), floors.metrics.get(_LOSS, 0.0)
     failures.append(judge.loss_failure(loss, _loss(call.metrics), loss_floor))
+    failures.append(judge.values_failure(whole.metrics, call.metrics, floors.metrics, True))
+    failures.append(
+        judge.state_failure(whole.others, others, floors.others, judge.SMOOTH_TOLERANCE)
+    )
     failure = next(filter(None, failures), None) if judged else None
     first = trace.state(next(c for c in trace.calls if c.process == call.process).state_before)
     travelled = judge.update_norm(model_weights(first), reference)
+    none = _Probe(dict.fromkeys(errors, 0.0), 0.0, None)
     return RoundResult(
         round=call.round,
         loss_reference=_loss(call.metrics),
         loss=loss,
-        probe_error=max(probes[0].values()),
+        probe_error=max((probes or [none])[0].errors.values()),
         round_error=error,
         noise_floor=floor,
         seconds_reference=call.seconds,
         seconds=free.seconds,
         passed=judged and failure is None,
         failure=failure,
-        tensors=judge.tensor_errors(probes[0], errors, floors),
+        tensors=judge.tensor_errors((probes or [none])[0].errors, errors, floors.weights),
         metrics_reference=call.metrics,
         metrics=whole.metrics,
         drift=max(judge.largest_errors(free.weights, reference, travelled).values()),
-        two_step_error=max(probes[-1].values()),
-        two_step_floor=two_step_floor,
+        two_step_error=max(probes[1].errors.values()) if len(probes) > 1 else 0.0,
+        two_step_floor=probes[1].floor if len(probes) > 1 else 0.0,
+        state_error=_largest(whole.others, others),
+        server_step_error=step_error,
     )
+
+
+class _Floors(NamedTuple):
+    weights: dict[str, float]
+    others: dict[str, float]
+    metrics: dict[str, float]
+
+
+def _floors(
+    player: Player,
+    call: Call,
+    state: fc.LearningAlgorithmState,
+    whole: Replayed,
+    cohort: Callable[[], fc.Cohort],
+    norm: float,
+    seeds: int,
+) -> _Floors:
+    """How far fedbridge's own results move when the starting weights move by one ulp."""
+    weights, others, metrics = dict.fromkeys(whole.weights, 0.0), {}, {}
+    # Where nothing moves, the result must be exact, and there is no noise to measure.
+    for seed in range(seeds if norm else 0):
+        moved = player.play(call.process, one_ulp_off(state, seed), cohort)
+        _raise_to(weights, judge.largest_errors(moved.weights, whole.weights, norm))
+        _raise_to(others, judge.state_errors(moved.others, whole.others))
+        _raise_to(metrics, judge.metric_changes(moved.metrics, whole.metrics))
+    return _Floors(weights, others, metrics)
+
+
+def _raise_to(floors: dict[str, float], changes: dict[str, float]) -> None:
+    for path, change in changes.items():
+        if np.isfinite(change):
+            floors[path] = max(floors.get(path, 0.0), change)
+
+
+class _Probe(NamedTuple):
+    errors: dict[str, float]
+    floor: float
+    failure: str | None
+
+
+def _judge_probe(
+    player: Player, number: int, state: fc.LearningAlgorithmState, limit: int, seeds: int
+) -> _Probe:
+    """The round on each client's first `limit` batches."""
+    trace, call = player.trace, player.trace.calls[number]
+    process, metrics = trace.processes[call.process], call.probe_metrics[limit - 1]
+    start = model_weights(trace.state(call.state_before))
+    expected = model_weights(trace.call(number), f"probe_{limit}/")
+    cohort = player.cohort(number, limit)
+    probe = player.play(call.process, state, lambda: cohort)
+    errors = judge.probe_errors(probe.weights, expected, start)
+    adaptive = clients_adapt(process) or server_adapts(process)
+    bound = judge.ADAPTIVE_PROBE_TOLERANCE if adaptive else judge.PROBE_TOLERANCE
+    floor, changes = 0.0, {}
+    if (limit > 1 or server_adapts(process)) and judge.update_norm(start, expected):
+        for seed in range(seeds):
+            moved = player.play(call.process, one_ulp_off(state, seed), lambda: cohort)
+            change = judge.probe_errors(moved.weights, probe.weights, start)
+            floor = max(floor, *filter(np.isfinite, change.values()), 0.0)
+            _raise_to(changes, judge.metric_changes(moved.metrics, probe.metrics))
+        bound = max(bound, judge.round_tolerance(floor))
+    loss_floor = changes.get(_LOSS, 0.0) if limit > 1 else 0.0
+    failure = (
+        judge.probe_failure(errors, bound)
+        or judge.counter_failure(probe.metrics, metrics)
+        or judge.loss_failure(_loss(probe.metrics), _loss(metrics), loss_floor)
+        or (judge.values_failure(probe.metrics, metrics) if limit == 1 else None)
+    )
+    where = f"after {limit} local step{'s' * (limit > 1)}"
+    return _Probe(errors, floor, f"{where}: {failure}" if failure else None)
+
+
+def _judge_server_step(player: Player, number: int) -> tuple[float | None, str | None]:
+    """An adaptive server's optimizer alone: its error, and why it does not agree."""
+    arrays = player.trace.call(number)
+    if not any(path.startswith("server_step/") for path in arrays):
+        return None, None
+    call = player.trace.calls[number]
+    before = player.trace.state(call.state_before)
+    start = model_weights(before, "global_model_weights/trainable/")
+    weights, state = player.server_step(number)
+    expected = model_weights(arrays, "server_step/weights/")
+    expected_state = model_weights(arrays, "server_step/finalizer/")
+    errors = judge.probe_errors(weights, expected, start)
+    failure = judge.probe_failure(errors, judge.SERVER_STEP_TOLERANCE) or judge.state_failure(
+        state, expected_state, {}, judge.SERVER_STEP_TOLERANCE
+    )
+    error = max(*errors.values(), _largest(state, expected_state))
+    return error, f"the server's step alone: {failure}" if failure else None
 
 
 def _judge_evaluations(player: Player, judged: bool) -> list[EvaluationResult]:
     results = []
     for number, call in enumerate(player.trace.calls):
-        if not evaluates(player.trace.processes[call.process]):
+        process = player.trace.processes[call.process]
+        if not evaluates(process):
             continue
         state = player.state(call.process, call.state_before)
         run = player.play(call.process, state, lambda n=number: player.cohort(n))
-        ours, theirs = (_current(metrics) for metrics in (run.metrics, call.metrics))
-        failure = judge.counter_failure(ours, theirs) or judge.values_failure(ours, theirs)
+        _, others = split(player.trace.state(call.state_after))
+        failure = (
+            judge.structure_failure(run.metrics, call.metrics, process.metrics_dtypes)
+            or judge.counter_failure(run.metrics, call.metrics)
+            or judge.values_failure(run.metrics, call.metrics)
+            or judge.state_failure(run.others, others, {}, judge.SMOOTH_TOLERANCE)
+        )
         results.append(
             EvaluationResult(
                 call=len(results) + 1,
-                loss_reference=float(theirs["loss"]),
-                loss=float(ours["loss"]),
+                loss_reference=_loss(call.metrics),
+                loss=_loss(run.metrics),
                 metrics_reference=call.metrics,
                 metrics=run.metrics,
                 passed=judged and failure is None,
@@ -177,6 +262,12 @@ def _judge_evaluations(player: Player, judged: bool) -> list[EvaluationResult]:
             )
         )
     return results
+
+
+def _largest(leaves: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> float:
+    if set(leaves) != set(reference):
+        return float("inf")
+    return max(judge.state_errors(leaves, reference).values(), default=0.0)
 
 
 def _verdict(
@@ -245,10 +336,9 @@ def _result(
 def _untold(call: Call) -> RoundResult:
     """A round of which only TFF's side is known."""
     nan = float("nan")
-    loss = judge.flat(call.metrics).get("client_work/train/loss", nan)
     return RoundResult(
         call.round,
-        float(loss),
+        _loss(call.metrics),
         nan,
         nan,
         nan,
@@ -265,8 +355,7 @@ def _untold(call: Call) -> RoundResult:
 
 
 def _loss(metrics: Any) -> float:
-    return float(metrics["client_work"]["train"]["loss"])
-
-
-def _current(metrics: Any) -> Any:
-    return metrics["client_work"]["eval"]["current_round_metrics"]
+    """The loss of a round or an evaluation; NaN where the process has none."""
+    found = judge.flat(metrics)
+    loss = found.get(_LOSS, found.get("client_work/eval/current_round_metrics/loss"))
+    return float("nan") if loss is None else float(loss)

@@ -203,11 +203,14 @@ def _fold(one: RoundResult, unfolded: bool) -> str:
         + "</tr>"
         for tensor in one.tensors
     ]
+    beside = f"<p>Rest of the state: {words.error(one.state_error)}"
+    if one.server_step_error is not None:
+        beside += f"; the server's step alone: {words.error(one.server_step_error)}"
     tensors = _table(["tensor", "probe error", "round error", "noise floor"], rows) if rows else ""
     metrics = _metrics(one.metrics_reference, one.metrics)
     return (
         f"<details{' open' if unfolded else ''}><summary>{said}</summary>"
-        f"{tensors}{metrics}</details>"
+        f"{tensors}{beside}.</p>{metrics}</details>"
     )
 
 
@@ -266,6 +269,10 @@ def _how_to_read() -> str:
         "measure is the <b>noise floor</b>: how much fedbridge's own result moves when its "
         "starting weights move by one unit in the last place. At most ten floors, or 1e-6 where "
         "the floor is below 1e-7.</li>"
+        "<li><b>Rest of the state</b>: optimizer slots, norm estimates, counts after the round; the "
+        "largest difference of an entry over the norm of its tensor, with the same bound.</li>"
+        "<li><b>Server step</b>: an adaptive server optimizer alone, on an update that TFF's own "
+        "optimizer was given too; at most 1e-6 and two units in the last place.</li>"
         "<li><b>Drift</b>: a free run that starts from TFF's first state and is never put back "
         "on its track; reported, not judged.</li></ul>"
     )

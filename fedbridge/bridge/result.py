@@ -33,7 +33,7 @@ class RoundResult(NamedTuple):
     round: int
     """The round's number, from 1."""
     loss_reference: float
-    """TFF's training loss of the round."""
+    """TFF's training loss of the round; NaN for a process that has none, as k-means."""
     loss: float
     """fedbridge's."""
     probe_error: float
@@ -62,6 +62,10 @@ class RoundResult(NamedTuple):
     """As `probe_error`, after each client's first two batches."""
     two_step_floor: float = 0.0
     """The noise floor of these two steps."""
+    state_error: float = 0.0
+    """Largest error of what the state holds beside the weights, over the norm of each leaf."""
+    server_step_error: float | None = None
+    """Error of an adaptive server optimizer alone, on an update that TFF's own was given as well."""
 
 
 class EvaluationResult(NamedTuple):

@@ -7,15 +7,17 @@
       call_0000.npz      per call of `next`: its batches as row numbers, and the probes' weights
 
 Both halves of the bridge use this module: the recorder writes (inside the reference environment),
-the replay reads (anywhere).
+the replay reads (anywhere). A trace may also be packed, as one .zip of these files.
 """
 
 import hashlib
+import io
 import json
 import os
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +28,8 @@ from fedbridge.jax_core import TraceError
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+WEIGHTS = "weights"
+"""The path of a model that is one tensor and no tree: the centroids of k-means."""
 PLAIN, FRACTION255 = "plain", "fraction255"
 
 
@@ -44,8 +48,9 @@ class Feature(NamedTuple):
 class Process(NamedTuple):
     """One learning process: the builder that ran, the name the script used, every argument.
 
-    `model`, the optimizers and `model_aggregator` are plain JSON; None is the builder's default
-    (`client_optimizer`, `server_optimizer`: None for an evaluation).
+    `model`, the optimizers, `model_aggregator` and `arguments` are plain JSON; None is the builder's
+    default (`client_optimizer`, `server_optimizer`: None where the builder has none).
+    `metrics_dtypes` are TFF's, by path.
     """
 
     builder: str
@@ -56,6 +61,8 @@ class Process(NamedTuple):
     server_optimizer: dict[str, Any] | None = None
     client_weighting: str | None = None
     model_aggregator: dict[str, Any] | None = None
+    arguments: dict[str, Any] | None = None
+    metrics_dtypes: dict[str, str] | None = None
     seconds_build: float | None = None
     seconds_initialize: float | None = None
 
@@ -92,22 +99,22 @@ class Trace(NamedTuple):
 
     def rows(self) -> dict[str, np.ndarray]:
         """Every distinct row, as stored; `features[name].decode` gives the values."""
-        return _load(self.path / "rows.npz")
+        return _load(self.path, "rows.npz")
 
     def state(self, number: int) -> dict[str, np.ndarray]:
         """State `number` as a flat dictionary from path ("finalizer/learning_rate") to array."""
-        return _load(self.path / _state_name(number))
+        return _load(self.path, _state_name(number))
 
     def call(self, number: int) -> dict[str, np.ndarray]:
-        """The arrays of call `number`: rows, batch_sizes, step_offsets, probe_1/…, probe_2/…"""
-        return _load(self.path / self.calls[number].file)
+        """The arrays of call `number`: rows, batch_sizes, step_offsets, probe_1/…, server_step/…"""
+        return _load(self.path, self.calls[number].file)
 
 
 def read(path: str | os.PathLike[str]) -> Trace:
     """Opens a trace and verifies every checksum.
 
     Args:
-        path: the trace's folder.
+        path: the trace's folder, or the file that `pack` made of it.
 
     Returns:
         The trace; its arrays are loaded by `rows()`, `state(i)` and `call(i)`.
@@ -118,10 +125,15 @@ def read(path: str | os.PathLike[str]) -> Trace:
     folder = Path(path)
     manifest = read_manifest(folder)
     for name, expected in manifest["files"].items():
-        file = folder / name
-        if not file.is_file():
-            raise TraceError(f"{folder}: {name} is missing from the trace; record it again.")
-        if _digest(file) != expected:
+        try:
+            digest = hashlib.sha256(_content(folder, name)).hexdigest()
+        except FileNotFoundError:
+            raise TraceError(
+                f"{folder}: {name} is missing from the trace; record it again."
+            ) from None
+        except (OSError, ValueError, zipfile.BadZipFile, zlib.error):
+            digest = ""
+        if digest != expected:
             raise TraceError(
                 f"{folder}: {name} is not the file that was recorded (its checksum differs); "
                 "copy the trace afresh or record it again."
@@ -143,19 +155,19 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The manifest as JSON, its own checksum verified; raises `TraceError` as `read` does."""
     folder = Path(path)
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = json.loads(_content(folder, MANIFEST).decode("utf-8"))
         version = manifest["format"]
     except FileNotFoundError:
         raise TraceError(
             f"{folder} is not a trace: it holds no {MANIFEST}; make one with "
             "`fedbridge record SCRIPT -o TRACE`."
         ) from None
-    except NotADirectoryError:
+    except _NotPacked:
         raise TraceError(
             f"{folder} is a file, and a trace is a folder; give the folder that "
-            "`fedbridge record` wrote."
+            "`fedbridge record` wrote, or what `trace.pack` made of it."
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise TraceError(
             f"{folder / MANIFEST} cannot be read ({error}); copy the trace afresh or record it "
             "again."
@@ -180,6 +192,31 @@ def write_manifest(path: str | os.PathLike[str], manifest: Mapping[str, Any]) ->
     aside = Path(path) / (MANIFEST + ".partial")
     aside.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     os.replace(aside, Path(path) / MANIFEST)
+
+
+def pack(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
+    """Packs a trace into one file, which `read` takes as it takes the folder.
+
+    Args:
+        folder: the trace, verified first.
+        out: the file, by custom called .zip; the same trace gives the same bytes.
+
+    Raises:
+        TraceError: as for `read`; or `out` exists already.
+    """
+    source, target = Path(folder), Path(out)
+    names = [MANIFEST, *sorted(read(source).files)]
+    if target.exists():
+        raise TraceError(f"{target} exists already; name another file or remove it.")
+    aside = target.with_name(target.name + ".partial")
+    with zipfile.ZipFile(aside, "w") as archive:
+        for name in names:
+            # The arrays are compressed already; ZipInfo's own date is fixed.
+            entry = zipfile.ZipInfo(name)
+            entry.compress_type = zipfile.ZIP_DEFLATED if name == MANIFEST else zipfile.ZIP_STORED
+            archive.writestr(entry, _content(source, name))
+    os.replace(aside, target)
+    return target
 
 
 class Batches(NamedTuple):
@@ -260,11 +297,13 @@ class Writer:
         metrics: dict[str, Any],
         probes: Sequence[Mapping[str, np.ndarray]] = (),
         probe_metrics: Sequence[dict[str, Any]] = (),
+        server_step: Mapping[str, np.ndarray] | None = None,
     ) -> Call:
         """Adds one call of `next`; `batches` is None where they cannot be written down."""
         arrays = dict(batches._asdict()) if batches else {}
         for number, probe in enumerate(probes, start=1):
             arrays |= {f"probe_{number}/{path}": leaf for path, leaf in probe.items()}
+        arrays |= {f"server_step/{path}": leaf for path, leaf in (server_step or {}).items()}
         name = f"call_{len(self.calls):04d}.npz"
         _save(self._folder / name, arrays)
         self.calls.append(
@@ -410,13 +449,30 @@ def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
                 np.lib.format.write_array(stream, np.asarray(array), allow_pickle=False)
 
 
-def _load(path: Path) -> dict[str, np.ndarray]:
+class _NotPacked(Exception):
+    """The path is a file that is no packed trace."""
+
+
+def _content(path: Path, name: str) -> bytes:
+    """One file of a trace, from the folder or the packed file."""
+    if not path.is_file():
+        return (path / name).read_bytes()
+    if not zipfile.is_zipfile(path):
+        raise _NotPacked
+    with zipfile.ZipFile(path) as archive:
+        try:
+            return archive.read(name)
+        except KeyError:
+            raise FileNotFoundError(name) from None
+
+
+def _load(path: Path, name: str) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        with np.load(io.BytesIO(_content(path, name)), allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files}
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise TraceError(
-            f"{path} cannot be read ({error}); copy the trace afresh or record it again."
+            f"{path / name} cannot be read ({error}); copy the trace afresh or record it again."
         ) from None
 
 
