@@ -1,6 +1,6 @@
 """Small recordings of TFF's algorithms: each cell is a function, all run in one TFF process.
 
-    python compat_tests/algorithm_cells.py FOLDER [NAME ...]
+python compat_tests/algorithm_cells.py FOLDER [NAME ...]
 """
 
 import collections
@@ -262,7 +262,6 @@ CELLS = {
 
 def main(folder, names):
     import signal
-    import traceback
 
     from fedbridge.bridge import recorder
 
@@ -272,11 +271,7 @@ def main(folder, names):
     try:
         for name in names or CELLS:
             script = {"name": Path(__file__).name, "arguments": [name], "sha256": digest}
-            try:
-                recorder.record_function(current, CELLS[name], folder / name, script=script)
-            except Exception:
-                print(f"{name} failed", flush=True)
-                traceback.print_exc()
+            recorder.record_function(current, CELLS[name], folder / name, script=script)
     finally:
         recorder._end_workers()
 

@@ -13,7 +13,7 @@ import pytest
 import fedbridge as fb
 from fedbridge import jax_core as fc
 from fedbridge.bridge import judge
-from fedbridge.bridge.recorder import leaves
+from fedbridge.bridge.structures import leaves
 
 CASES = {  # the clients' sizes; a minus marks a client with a NaN among its features
     "ragged": [9, 5, 12, 1],

@@ -152,7 +152,8 @@ SCRIPTS = {
     process.next(process.initialize(), datasets())
     """,
     "aggregator": """
-    process = fed_avg(model_fn, sgd(0.1), model_aggregator=tff.learning.robust_aggregator())
+    hadamard = tff.aggregators.HadamardTransformFactory(tff.aggregators.SumFactory())
+    process = fed_avg(model_fn, sgd(0.1), model_aggregator=tff.aggregators.MeanFactory(hadamard))
     process.next(process.initialize(), datasets())
     """,
     # Names, call forms and metrics of 2019.
@@ -390,10 +391,8 @@ def test_a_script_of_2019(recorded):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("prox", "build_weighted_fed_prox is not replayed yet"),
         ("dropout", "Dropout.* random masks"),
         ("custom_loss", "loss Hinge is a custom class"),
-        ("aggregator", "model_aggregator"),
     ],
 )
 def test_what_cannot_be_replayed_is_recorded_and_named(recorded, name, reason):
@@ -474,7 +473,7 @@ def test_record_runs_both_passes_and_leaves_nothing_else(tmp_path, monkeypatch, 
     assert [event["round"] for event in events if event["event"] == "round"] == [1, 2, 1, 2]
 
 
-@pytest.mark.parametrize("name", ["seeded", "unseeded", "odd", "loop", "old", "notebook"])
+@pytest.mark.parametrize("name", ["seeded", "unseeded", "odd", "loop", "old", "notebook", "prox"])
 def test_what_was_recorded_replays(recorded, name):
     result = replay(recorded[name].trace)
     assert result.verdict == "match", result.reason
@@ -484,16 +483,91 @@ def test_what_was_recorded_replays(recorded, name):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("prox", "build_weighted_fed_prox"),
         ("dropout", "random masks"),
         ("custom_loss", "Hinge"),
-        ("aggregator", "model_aggregator"),
+        ("aggregator", "HadamardTransformFactory is not replayed yet"),
     ],
 )
 def test_what_cannot_be_replayed_is_not_comparable(recorded, name, reason):
     result = replay(recorded[name].trace)
     assert result.verdict == "not comparable"
     assert reason in result.reason
+
+
+def test_fed_prox_is_noted_to_have_its_sign_reversed(recorded):
+    found = recorded["prox"].trace
+    assert found.processes[0].arguments == {"proximal_strength": 0.1}
+    assert any("sign reversed" in note for note in found.notes)
+
+
+CELLS = {
+    "prox_nan": "build_unweighted_fed_prox",
+    "mime_schedule": "build_mime_lite_with_optimizer_schedule",
+    "schedule": "build_weighted_fed_avg_with_optimizer_schedule",
+    "server_schedule": "build_weighted_fed_avg",
+    "functional": "build_weighted_fed_avg",
+    "zero_adaptive": "build_unweighted_fed_avg",
+    "dp_adaptive": "build_unweighted_fed_avg",
+    "compression": "build_weighted_fed_avg",
+}
+REFUSED = {
+    "custom_measurement": "model_aggregator is or holds code of the script",
+    "scaled_rate": "client_optimizer_fn makes of a learning rate more than",
+    "recon_random": "local variables .* start from unseeded random values",
+    "personal": "build_personalization_eval_computation runs functions of the script",
+}
+
+
+@pytest.fixture(scope="module")
+def cells(folder):
+    """Functions, recorded one after the other in one process in which TFF was patched once."""
+    script = Path(__file__).with_name("algorithm_cells.py")
+    with (folder / "cells.log").open("w") as log:
+        subprocess.run(
+            [sys.executable, str(script), str(folder / "cells"), *CELLS, *REFUSED],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            check=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+    return lambda name: trace.read(folder / "cells" / name)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_algorithms_optimizers_and_aggregators_replay(cells, name):
+    found = cells(name)
+    assert found.processes[0].builder == f"tff.learning.algorithms.{CELLS[name]}"
+    assert found.script["arguments"] == [name]
+    result = replay(found, seeds=1)
+    assert result.verdict == "match", result.reason
+
+
+def test_schedules_are_written_down_as_far_as_rounds_and_steps_went(cells):
+    rates = [np.float32(0.1) / np.float32(k + 1) for k in range(4)]
+    (process,) = cells("schedule").processes
+    assert process.arguments["client_learning_rate_fn"] == {"values": list(map(float, rates))}
+    assert "learning_rate" not in process.client_optimizer["arguments"]
+    (process,) = cells("server_schedule").processes
+    assert process.server_optimizer["arguments"]["schedule_fn"] == {
+        "values": list(map(float, rates))
+    }
+
+
+def test_an_adaptive_servers_step_is_recorded_alone(cells):
+    call = cells("server_schedule").call(0)
+    delta = call["server_step/delta/0"]
+    assert np.abs(delta).max() > 0
+    assert call["server_step/weights/0"].shape == delta.shape
+    assert call["server_step/finalizer/round_num"] == 1
+    assert not any(path.startswith("server_step") for path in cells("functional").call(0))
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_code_of_the_script_inside_a_process_is_named(cells, name):
+    found = cells(name)
+    assert re.search(REFUSED[name], found.not_replayable), found.not_replayable
+    assert found.calls[0].metrics["client_work"]["train"]["loss"] > 0
 
 
 @pytest.mark.parametrize("folder", sorted(GOLDEN.iterdir()), ids=lambda folder: folder.name)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedbridge.bridge import describe
-from fedbridge.bridge.describe import Schedule, Undescribed, described
+from fedbridge.bridge.describe import Schedule, UndescribedError, described
 
 
 class Factory:
@@ -46,7 +46,7 @@ def test_a_subclass_of_the_script_is_not_taken_for_its_base():
     class Own(Factory):
         pass
 
-    with pytest.raises(Undescribed, match="Own"):
+    with pytest.raises(UndescribedError, match="Own"):
         described([Own()])
 
 
@@ -54,7 +54,7 @@ def test_functions_of_the_script_are_named():
     def measure(value):
         return value
 
-    with pytest.raises(Undescribed, match="measure"):
+    with pytest.raises(UndescribedError, match="measure"):
         described({"fn": measure})
 
 

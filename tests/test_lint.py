@@ -121,10 +121,8 @@ def test_stochastic_rounding_is_named(lint):
     line = "tff.learning.compression_aggregator()"
     found = lint(f"import tensorflow_federated as tff\n{FED_AVG}\n{line}\n")
     assert found.checkable
-    assert found.notes == [
-        "line 3: compression_aggregator rounds large tensors stochastically, which cannot agree; "
-        "with stochastic=False it can."
-    ]
+    (note,) = found.notes
+    assert note.startswith("line 3: compression_aggregator rounds large tensors stochastically")
 
 
 def test_unseeded_shuffles_and_keras_optimizers_are_fine(lint):

@@ -1,8 +1,8 @@
 """Replays of recorded traces match; replays broken on purpose differ, each of them.
 
-The traces were recorded under TFF 0.87.0, the folders from compat_tests/golden_script.py, the packed
-ones from compat_tests/algorithm_cells.py; each manifest holds the versions, the arguments and the
-script's checksum.
+The traces were recorded under TFF 0.87.0, the folders from compat_tests/golden_script.py, the
+packed ones from compat_tests/algorithm_cells.py; each manifest holds the versions, the arguments
+and the script's checksum.
 """
 
 import json

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedbridge.bridge import factories, keras_optimizers, model_sources, trace
-from fedbridge.bridge.describe import Schedule, Undescribed, described, remember, remembering
+from fedbridge.bridge.describe import Schedule, UndescribedError, described, remember, remembering
 from fedbridge.bridge.model_sources import noticing
 
 REVERSED_SIGN = "proximal term as in TFF, sign reversed against the paper: see docs/differences"
@@ -217,7 +217,7 @@ def _written(watch: Any, value: Any, words: str, number: Callable[[Any], Any] | 
 def _tried(watch: Any, words: str, describe: Callable[[Any], Any], value: Any) -> Any:
     try:
         return describe(value)
-    except Undescribed as unknown:
+    except UndescribedError as unknown:
         watch.refuse(f"{words} is or holds code of the script ({unknown}), not written down.")
         return None
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 _MARK = "_fedbridge"
 
 
-class Undescribed(Exception):
+class UndescribedError(Exception):
     """Something is no plain value and no work of a function that is known; the text names it."""
 
 
@@ -72,10 +72,12 @@ def remember_instances(cls: type, name: str) -> None:
     cls.__init__ = initialize
     for word, method in list(vars(cls).items()):
         if isinstance(method, classmethod) and not word.startswith("_"):
-            setattr(cls, word, classmethod(_from_class(f"{name}.{word}", method.__func__)))
+            remember_class_method(cls, word, f"{name}.{word}")
 
 
-def _from_class(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+def remember_class_method(cls: type, word: str, name: str) -> None:
+    """Marks what a class method makes from now on."""
+    original = vars(cls)[word].__func__
     signature = inspect.signature(original)
 
     @functools.wraps(original)
@@ -83,7 +85,7 @@ def _from_class(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         _, *given = arguments(signature, (cls, *args), kwargs).items()
         return remember(original(cls, *args, **kwargs), name, dict(given))
 
-    return make
+    setattr(cls, word, classmethod(make))
 
 
 def arguments(
@@ -110,7 +112,7 @@ def described(value: Any, number: Callable[[Any], Any] | None = None) -> Any:
         number: What every number becomes; by default it stays an integer or a float.
 
     Raises:
-        Undescribed: There is something else in it.
+        UndescribedError: There is something else in it.
 
     Example:
         >>> class Factory: pass
@@ -118,7 +120,7 @@ def described(value: Any, number: Callable[[Any], Any] | None = None) -> Any:
         {'inner': {'name': 'SumFactory', 'arguments': {}}, 'clip': 1}
         >>> described(Factory())
         Traceback (most recent call last):
-        fedbridge.bridge.describe.Undescribed: Factory
+        fedbridge.bridge.describe.UndescribedError: Factory
     """
     if value is None or isinstance(value, bool | str | Schedule):
         return value
@@ -138,7 +140,7 @@ def described(value: Any, number: Callable[[Any], Any] | None = None) -> Any:
             return number(plain) if number else plain
         return float(value)
     except (AttributeError, TypeError, ValueError):
-        raise Undescribed(getattr(value, "__name__", type(value).__name__)) from None
+        raise UndescribedError(getattr(value, "__name__", type(value).__name__)) from None
 
 
 def with_values(description: Any, values: Callable[[Schedule], list[float]]) -> Any:

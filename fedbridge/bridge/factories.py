@@ -5,9 +5,10 @@ import inspect
 from typing import Any
 
 from fedbridge.bridge.describe import (
-    Undescribed,
+    UndescribedError,
     described,
     mark_of,
+    remember_class_method,
     remember_instances,
     remembering,
 )
@@ -40,17 +41,14 @@ def install() -> None:
         "build_broadcast_process", templates.build_broadcast_process
     )
     model = tff.learning.models.ReconstructionModel
-    split = vars(model)["build_dataset_split_fn"].__func__
-    model.build_dataset_split_fn = staticmethod(
-        remembering("build_dataset_split_fn", functools.partial(split, model))
-    )
+    remember_class_method(model, "build_dataset_split_fn", "build_dataset_split_fn")
 
 
 def described_metrics_aggregator(value: Any) -> dict[str, Any] | None:
     """How metrics are aggregated; None for the default, sums first.
 
     Raises:
-        Undescribed: It is a function of the script.
+        UndescribedError: It is a function of the script.
     """
     metrics = _tff().learning.metrics
     given = value.keywords if isinstance(value, functools.partial) else {}
@@ -64,20 +62,20 @@ def described_metrics_aggregator(value: Any) -> dict[str, Any] | None:
             if name == "sum_then_finalize" and not given:
                 return None
             return {"name": name, "arguments": described({**names, **given})}
-    raise Undescribed(getattr(value, "__name__", type(value).__name__))
+    raise UndescribedError(getattr(value, "__name__", type(value).__name__))
 
 
 def described_split(value: Any) -> dict[str, Any]:
     """How FedRecon splits a client's batches.
 
     Raises:
-        Undescribed: It is a function of the script.
+        UndescribedError: It is a function of the script.
     """
     model = _tff().learning.models.ReconstructionModel
     if getattr(value, "__func__", None) is model.simple_dataset_split_fn.__func__:
         return {"name": "simple_dataset_split_fn", "arguments": {}}
     if mark_of(value) is None:
-        raise Undescribed(getattr(value, "__name__", type(value).__name__))
+        raise UndescribedError(getattr(value, "__name__", type(value).__name__))
     return described(value)
 
 

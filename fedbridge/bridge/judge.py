@@ -45,7 +45,7 @@ SERVER_STEP_TOLERANCE = 1e-6
 LOSS_TOLERANCE = 1e-6
 # A norm that is measured is a float32 sum as well, and so is a mean of norms. A standard deviation
 # is the root of a difference of two of them, times W² / (W² − Σw²), which is 5 at most where no
-# client has nine tenths of the weight: as a variance it is right to 2 · 5 · 1e-6 of the mean square.
+# client has nine tenths of the weight: its square is right to 2 · 5 · 1e-6 of the mean square.
 VARIANCE_TOLERANCE = 10 * LOSS_TOLERANCE
 
 
@@ -167,7 +167,7 @@ def values_failure(
 
 
 def _deviation_failure(ours: float, theirs: float, mean: float, floor: float) -> str | None:
-    """As `loss_failure`, for the root of a difference; of a negative one, by rounding, it is NaN."""
+    """As `loss_failure`, for the root of a difference; where rounding makes that negative, NaN."""
     if np.isnan(mean):
         return loss_failure(ours, theirs, floor)
     if abs(ours - theirs) <= FLOORS * floor:

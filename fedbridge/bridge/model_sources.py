@@ -3,6 +3,7 @@
 TFF's converters are replaced by ones that remember the Keras model on what they return, a `Source`.
 """
 
+import collections
 import functools
 import inspect
 import json
@@ -92,7 +93,7 @@ def _functional_model(original: Callable[..., Any]) -> Callable[..., Any]:
         keras_model, constructor = given["keras_model"], given["metrics_constructor"]
         if isinstance(constructor, Mapping):
             instances = _instances(constructor, seen)
-            given["metrics_constructor"] = type(constructor)(instances)
+            given["metrics_constructor"] = collections.OrderedDict(instances)
         elif constructor is not None:
             given["metrics_constructor"] = noticing(constructor, seen, "metrics")
         if not hasattr(keras_model, "to_json"):
@@ -151,8 +152,8 @@ def described_model(watch: Any, model: Any, kind: str, seen: Mapping[str, Any]) 
     source = getattr(model, "_fedbridge_source", None)
     if source is None:
         watch.refuse(
-            f"the model is a {type(model).__name__}, not made by TFF from a Keras model: only Keras "
-            "models are replayed."
+            f"the model is a {type(model).__name__}, not made by TFF from a Keras model: only "
+            "Keras models are replayed."
         )
         return None
     if source.kind == "reconstruction":
@@ -227,9 +228,7 @@ def _config(part: Any) -> dict[str, Any]:
     }
 
 
-def _notes(
-    watch: Any, description: dict[str, Any], loss: Any, kind: str, model_kind: str
-) -> None:
+def _notes(watch: Any, description: dict[str, Any], loss: Any, kind: str, model_kind: str) -> None:
     """One line for each known defect of TFF (or Keras inside TFF) that the model touches."""
     text = json.dumps(description["config"])
     layers = list(_layers(description["config"]))

@@ -39,8 +39,12 @@ def optimizer(described: Described | None) -> optax.GradientTransformation:
 
 def optimizer_of_rate(described: Described) -> Callable[[Any], optax.GradientTransformation]:
     """The function from a learning rate to the optimizer of a description."""
-    make = lambda rate: {**described, "arguments": {"learning_rate": rate, **described["arguments"]}}
-    return lambda rate: optimizer(make(rate))
+
+    def make(rate: Any) -> optax.GradientTransformation:
+        arguments = {"learning_rate": rate, **described["arguments"]}
+        return optimizer({**described, "arguments": arguments})
+
+    return make
 
 
 def aggregator(described: Described | None, default: fc.Aggregator) -> fc.Aggregator:

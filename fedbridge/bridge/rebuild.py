@@ -11,6 +11,7 @@ from fedbridge.bridge.describe import is_adaptive, parts as nested
 from fedbridge.bridge.trace import Process, Trace
 
 _PREFIX = "tff.learning.algorithms."
+_OBSTACLES = (fc.ArgumentError, fc.ModelError, fc.NotReplayableError)
 
 
 def evaluates(process: Process) -> bool:
@@ -35,7 +36,7 @@ def obstacle(trace: Trace) -> str | None:
     try:
         for number in range(len(trace.processes)):
             _built(trace, number)
-    except (fc.ArgumentError, fc.ModelError, fc.NotReplayableError) as error:
+    except _OBSTACLES as error:
         return str(error).rstrip(".")
     return None
 
@@ -91,10 +92,11 @@ def rebuild(trace: Trace, number: int) -> fc.LearningProcess:
     Raises:
         NotReplayableError: Something in it has no counterpart; `obstacle` says so before.
     """
-    reason = obstacle(trace)
-    if reason is not None:
-        raise fc.NotReplayableError(f"{trace.path}: {reason}; see `fedbridge lint`.")
-    return _built(trace, number)
+    try:
+        return _built(trace, number)
+    except _OBSTACLES as error:
+        reason = str(error).rstrip(".")
+        raise fc.NotReplayableError(f"{trace.path}: {reason}; see `fedbridge lint`.") from error
 
 
 def server_finalizer(process: Process) -> fc.Finalizer:

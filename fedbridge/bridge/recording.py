@@ -248,7 +248,8 @@ def _is_client(client: Any) -> bool:
 
 def _weights(state: Any) -> dict[str, np.ndarray]:
     """The weights of a state by their paths; a tensor alone, as the centroids are, by `WEIGHTS`."""
-    return {path or trace.WEIGHTS: leaf for path, leaf in leaves(state.global_model_weights).items()}
+    weights = leaves(state.global_model_weights)
+    return {path or trace.WEIGHTS: leaf for path, leaf in weights.items()}
 
 
 def _under(prefix: str, tree: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -65,7 +65,7 @@ class RoundResult(NamedTuple):
     state_error: float = 0.0
     """Largest error of what the state holds beside the weights, over the norm of each leaf."""
     server_step_error: float | None = None
-    """Error of an adaptive server optimizer alone, on an update that TFF's own was given as well."""
+    """Error of an adaptive server optimizer alone, on an update that TFF's own was given too."""
 
 
 class EvaluationResult(NamedTuple):

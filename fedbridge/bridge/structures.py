@@ -1,4 +1,4 @@
-"""TFF's structures (named tuples, dictionaries, lists, attrs classes) as arrays by path and as JSON."""
+"""TFF's structures (named tuples, dictionaries, lists, attrs classes) as arrays and as JSON."""
 
 from typing import Any
 

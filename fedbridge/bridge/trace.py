@@ -48,8 +48,8 @@ class Feature(NamedTuple):
 class Process(NamedTuple):
     """One learning process: the builder that ran, the name the script used, every argument.
 
-    `model`, the optimizers, `model_aggregator` and `arguments` are plain JSON; None is the builder's
-    default (`client_optimizer`, `server_optimizer`: None where the builder has none).
+    `model`, the optimizers, `model_aggregator` and `arguments` are plain JSON; None is the
+    builder's default (`client_optimizer`, `server_optimizer`: None where it has none).
     `metrics_dtypes` are TFF's, by path.
     """
 
@@ -162,7 +162,7 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{folder} is not a trace: it holds no {MANIFEST}; make one with "
             "`fedbridge record SCRIPT -o TRACE`."
         ) from None
-    except _NotPacked:
+    except _NotPackedError:
         raise TraceError(
             f"{folder} is a file, and a trace is a folder; give the folder that "
             "`fedbridge record` wrote, or what `trace.pack` made of it."
@@ -449,7 +449,7 @@ def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
                 np.lib.format.write_array(stream, np.asarray(array), allow_pickle=False)
 
 
-class _NotPacked(Exception):
+class _NotPackedError(Exception):
     """The path is a file that is no packed trace."""
 
 
@@ -458,7 +458,7 @@ def _content(path: Path, name: str) -> bytes:
     if not path.is_file():
         return (path / name).read_bytes()
     if not zipfile.is_zipfile(path):
-        raise _NotPacked
+        raise _NotPackedError
     with zipfile.ZipFile(path) as archive:
         try:
             return archive.read(name)
