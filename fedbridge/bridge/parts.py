@@ -135,7 +135,7 @@ def _zeroing(
     )
 
 
-def _quantile(*, secure_estimation: bool, **given: float) -> Any:
+def _quantile(*, secure_estimation: bool, **given: Any) -> Any:
     if secure_estimation:
         raise fc.NotReplayableError("an estimate by secure sums is not replayed yet.")
     return fc.aggregators.quantile_estimation(**given, empty_round=_nan)
