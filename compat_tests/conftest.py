@@ -36,8 +36,15 @@ atexit.register(_kill_workers)
 
 @pytest.fixture(scope="session")
 def tff():
-    """The real TFF, imported once for the whole run."""
+    """The real TFF, imported once for the whole run.
+
+    It runs graphs as they are written. TensorFlow elsewhere makes (1 + 1e-7) - p of 1 - p + 1e-7,
+    also of a TFF model's `forward_pass` outside TFF, and its losses would be other ones.
+    """
+    import tensorflow as tf
     import tensorflow_federated
+
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
     return tensorflow_federated
 

@@ -456,7 +456,7 @@ def test_losses_that_are_refused(loss, words):
 @pytest.mark.parametrize(
     ("metric", "words"),
     [
-        (layer_spec("AUC"), 'metric "it" .*AUC.*supported: Accuracy'),
+        (layer_spec("MeanRelativeError"), 'metric "it" .*MeanRelativeError.*supported: AUC'),
         (layer_spec("Accuracy", dtype="float64"), "float64"),
         (layer_spec("Accuracy") | {"module": "__main__"}, "custom class Accuracy"),
     ],

@@ -74,12 +74,17 @@ def _loss(elements: Elements, reduction: str | None) -> LossFn:
 def _sparse_categorical_crossentropy(
     from_logits: bool = False, axis: int = -1, reduction: str | None = "auto"
 ) -> LossFn:
-    _last(axis)
+    return _loss(sparse_categorical_crossentropy(from_logits, axis), reduction)
+
+
+def sparse_categorical_crossentropy(from_logits: bool = False, axis: int = -1) -> Elements:
+    """Keras' function of this name, one value for each label."""
+    last_axis(axis)
 
     def elements(y_true: Array, y_pred: Array, mask: Mask) -> Array:
         logits = y_pred if from_logits else jnp.log(clip(y_pred, EPSILON, 1.0 - EPSILON))
         if y_pred.ndim < 2 or y_true.size != y_pred.size // y_pred.shape[-1]:
-            raise _misfit(y_true, y_pred)
+            raise misfit(y_true, y_pred)
         labels = y_true.reshape(y_pred.shape[:-1]).astype(jnp.int32)
         shifted, log_sum = _log_sum(logits)
         classes = jnp.arange(y_pred.shape[-1]).reshape((1,) * labels.ndim + (-1,))
@@ -89,7 +94,7 @@ def _sparse_categorical_crossentropy(
         is_class = (labels >= 0) & (labels < y_pred.shape[-1])
         return (log_sum - chosen) * jnp.where(is_class, 1.0, jnp.nan)
 
-    return _loss(elements, reduction)
+    return elements
 
 
 def _categorical_crossentropy(
@@ -98,11 +103,18 @@ def _categorical_crossentropy(
     axis: int = -1,
     reduction: str | None = "auto",
 ) -> LossFn:
-    _last(axis)
+    return _loss(categorical_crossentropy(from_logits, label_smoothing, axis), reduction)
+
+
+def categorical_crossentropy(
+    from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1
+) -> Elements:
+    """Keras' function of this name, one value for each example."""
+    last_axis(axis)
 
     def elements(y_true: Array, y_pred: Array, mask: Mask) -> Array:
         if y_pred.ndim < 2 or y_true.shape != y_pred.shape:
-            raise _misfit(y_true, y_pred)
+            raise misfit(y_true, y_pred)
         labels = y_true.astype(y_pred.dtype)
         if label_smoothing:
             labels = labels * (1.0 - label_smoothing) + label_smoothing / labels.shape[-1]
@@ -115,7 +127,7 @@ def _categorical_crossentropy(
         constant = jax.lax.stop_gradient(log_sum)
         return jnp.sum(labels * (constant[..., None] - shifted), axis=-1) + (log_sum - constant)
 
-    return _loss(elements, reduction)
+    return elements
 
 
 def _binary_crossentropy(
@@ -124,10 +136,17 @@ def _binary_crossentropy(
     axis: int = -1,
     reduction: str | None = "auto",
 ) -> LossFn:
-    _last(axis)
+    return _loss(binary_crossentropy(from_logits, label_smoothing, axis), reduction)
+
+
+def binary_crossentropy(
+    from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1
+) -> Elements:
+    """Keras' function of this name, one value for each example."""
+    last_axis(axis)
 
     def elements(y_true: Array, y_pred: Array, mask: Mask) -> Array:
-        labels, y_pred = _broadcast(y_true, y_pred)
+        labels, y_pred = broadcast(y_true, y_pred)
         if label_smoothing:
             labels = labels * (1.0 - label_smoothing) + 0.5 * label_smoothing
         if from_logits:
@@ -135,10 +154,13 @@ def _binary_crossentropy(
             high, low = jnp.where(positive, y_pred, 0.0), jnp.where(positive, -y_pred, y_pred)
             return mean_of_last_axis(high - y_pred * labels + jnp.log1p(jnp.exp(low)), mask)
         p = clip(y_pred, EPSILON, 1.0 - EPSILON)
-        logs = labels * jnp.log(p + EPSILON) + (1.0 - labels) * jnp.log(1.0 - p + EPSILON)
+        # Behind a choice, since XLA would make (1 + 1e-7) - p of 1 - p + 1e-7, which is 2e-8 off: a
+        # hundredth where p is near 1. TFF runs graphs as they are written.
+        other = jnp.where(p > 1.0, 0.0, 1.0 - p)
+        logs = labels * jnp.log(p + EPSILON) + (1.0 - labels) * jnp.log(other + EPSILON)
         return mean_of_last_axis(-logs, mask)
 
-    return _loss(elements, reduction)
+    return elements
 
 
 def _mean_squared_error(reduction: str | None = "auto") -> LossFn:
@@ -147,14 +169,14 @@ def _mean_squared_error(reduction: str | None = "auto") -> LossFn:
 
 def squared_error(y_true: Array, y_pred: Array, mask: Mask) -> Float[Array, "..."]:
     """Keras' `mean_squared_error`, one value for each example."""
-    labels, y_pred = _broadcast(y_true, y_pred)
+    labels, y_pred = broadcast(y_true, y_pred)
     difference = y_pred - labels
     return mean_of_last_axis(difference * difference, mask)
 
 
 def absolute_error(y_true: Array, y_pred: Array, mask: Mask) -> Float[Array, "..."]:
     """Keras' `mean_absolute_error`, one value for each example."""
-    labels, y_pred = _broadcast(y_true, y_pred)
+    labels, y_pred = broadcast(y_true, y_pred)
     return mean_of_last_axis(jnp.abs(y_pred - labels), mask)
 
 
@@ -164,17 +186,18 @@ def _log_sum(logits: Array) -> tuple[Array, Array]:
     return shifted, jnp.log(jnp.exp(shifted).sum(axis=-1))
 
 
-def _broadcast(y_true: Array, y_pred: Array) -> tuple[Array, Array]:
+def broadcast(y_true: Array, y_pred: Array) -> tuple[Array, Array]:
     """Labels and predictions of one rank; a dimension of 1 stands for any number, as in Keras."""
     fits = y_true.ndim == y_pred.ndim and y_true.shape[0] == y_pred.shape[0]
     if not fits or any(
         t != p and 1 not in (t, p) for t, p in zip(y_true.shape, y_pred.shape, strict=True)
     ):
-        raise _misfit(y_true, y_pred)
+        raise misfit(y_true, y_pred)
     return y_true.astype(y_pred.dtype), y_pred
 
 
-def _misfit(y_true: Array, y_pred: Array) -> ModelError:
+def misfit(y_true: Array, y_pred: Array) -> ModelError:
+    """The error for labels and predictions whose shapes do not go together."""
     return ModelError(
         f"labels of shape {y_true.shape} do not fit predictions of shape {y_pred.shape} with this"
         " loss or metric: one-hot labels go with CategoricalCrossentropy, class numbers with"
@@ -182,7 +205,8 @@ def _misfit(y_true: Array, y_pred: Array) -> ModelError:
     )
 
 
-def _last(axis: int) -> None:
+def last_axis(axis: int) -> None:
+    """Raises for any other axis."""
     if axis != -1:
         raise ModelError(f"axis={axis} is not supported; supported: axis=-1")
 
