@@ -417,7 +417,7 @@ def build(*specs, loss=MSE, metrics=(), weights=None):
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        (layer_spec("LSTM", units=3), r'layer "it" .*LSTM.*supported: Activation, Add'),
+        (layer_spec("ConvLSTM2D"), r'layer "it" .*ConvLSTM2D.*supported: Activation, Add'),
         (dense() | {"module": "my.code"}, r'layer "dense" .*custom class Dense'),
         (dense() | {"registered_name": "mine>Dense"}, "custom class Dense"),
         (dense(activation="hard_sigmoid"), r'"dense" \(Dense\).*hard_sigmoid.*supported: elu'),

@@ -13,8 +13,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from fedbridge.jax_core import ModelError, ModelWeights
-from fedbridge.tff_io._keras_layers import Layer, layer
+from fedbridge.tff_io._keras_layers import DROPOUTS, layer
 from fedbridge.tff_io._keras_objects import Spec, is_from_keras
+from fedbridge.tff_io._keras_parts import Layer, StepMask
+
+# Keras 3 writes the masks that it makes by itself into a functional model, as operations.
+_MASK_OPERATIONS = ("Any", "LogicalOr", "NotEqual")
 
 MODELS = ("Sequential", "Functional", "Model")
 """The classes whose config says what they compute; "Model" is an old name of Functional."""
@@ -43,11 +47,23 @@ class GraphLayer(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One application of a layer: from slots to a new slot."""
+    """One application of a layer: from slots to new slots.
+
+    Attributes:
+        layer: What is applied.
+        inputs: The slots of its inputs.
+        output: The slot of its first output; the others follow.
+        masked: Whether the config says that it has a mask, which must be the one computed here.
+    """
 
     layer: GraphLayer
     inputs: tuple[int, ...]
     output: int
+    masked: bool
+
+    def results(self, values: Any) -> dict[int, Any]:
+        """What the layer gave, in its slots: one value for the first, or a tuple for all."""
+        return dict(enumerate(values if isinstance(values, tuple) else (values,), self.output))
 
 
 class Graph(NamedTuple):
@@ -69,13 +85,24 @@ class Graph(NamedTuple):
         self, weights: ModelWeights, inputs: Sequence[Array], key: Key[Array, ""] | None
     ) -> list[Array]:
         """The outputs for a batch; with a key as in training, without one as in evaluation."""
-        slots = dict(enumerate(inputs))
+        slots: dict[int, Array] = dict(enumerate(inputs))
+        masks: dict[int, StepMask] = {}
         for number, call in enumerate(self.calls):
             own = None
             if key is not None and call.layer.layer.random:
                 own = jax.random.fold_in(key, number)
             arguments = [slots[slot] for slot in call.inputs]
-            slots[call.output] = call.layer.layer.apply(call.layer.weights(weights), arguments, own)
+            given = [masks.get(slot) for slot in call.inputs]
+            if call.masked and all(mask is None for mask in given):
+                raise ModelError(
+                    f'layer "{call.layer.name}" is called with a mask of the script\'s own, which is'
+                    " not supported; supported: `Embedding(..., mask_zero=True)` and `Masking()`"
+                )
+            computes = call.layer.layer
+            slots |= call.results(
+                computes.apply(call.layer.weights(weights), arguments, given, own)
+            )
+            masks |= call.results(computes.mask(arguments, given))
         return [slots[slot] for slot in self.outputs]
 
 
@@ -104,7 +131,7 @@ def read_graph(class_name: str, config: Mapping[str, Any]) -> Graph:
 
 
 def random_layers(config: Mapping[str, Any]) -> list[str]:
-    """The names of the layers that draw random numbers in training: Dropout with a rate above 0.
+    """The names of the layers that draw random numbers in training: dropout with a rate above 0.
 
     TensorFlow's draws cannot be repeated elsewhere, so that such a model trains alike but not
     equally.
@@ -119,18 +146,22 @@ def random_layers(config: Mapping[str, Any]) -> list[str]:
         ... ]})
         ['drop']
     """
-    return [
-        name
-        for name, spec, _ in _leaves(config)
-        if spec["class_name"] == "Dropout" and spec["config"].get("rate", 0) > 0
-    ]
+    return [name for name, spec, _ in _leaves(config) if _is_random(spec)]
+
+
+def _is_random(spec: Spec) -> bool:
+    """Whether a layer, or the one in it, draws in training."""
+    config = spec["config"]
+    inner = [config[name] for name in ("layer", "backward_layer") if config.get(name)]
+    rates = ["dropout", "recurrent_dropout"] + (["rate"] if spec["class_name"] in DROPOUTS else [])
+    return any(config.get(rate) or 0.0 for rate in rates) or any(map(_is_random, inner))
 
 
 class _Wiring(NamedTuple):
     """A model's config in one form: tensors are (layer, node, number of the output)."""
 
     specs: dict[str, Spec]
-    nodes: list[tuple[str, int, list[tuple[str, int, int]]]]
+    nodes: list[tuple[str, int, list[tuple[str, int, int]], bool]]
     inputs: dict[str, str]  # the input's name (a key, where Keras was given a dict) to its layer
     outputs: list[tuple[str, int, int]]
 
@@ -141,7 +172,9 @@ def _leaves(
     """The layers of a model and of the models in it, in Keras' order of weights."""
     for spec in config.get("layers", ()):
         name = prefix + _name(spec)
-        train = trainable and spec["config"].get("trainable", True)
+        train = trainable and _is_trainable(spec)
+        if _is_mask_operation(spec):
+            continue
         if _is_model(spec):
             yield from _leaves(spec["config"], f"{name}/", train)
         else:
@@ -162,7 +195,7 @@ def _write_out(
     while waiting:
         later = []
         for node in waiting:
-            name, number, sources = node
+            name, number, sources, masked = node
             if not all(source in slots for source in sources):
                 later.append(node)
                 continue
@@ -172,8 +205,10 @@ def _write_out(
                 inner = _wiring(spec["class_name"], spec["config"])
                 outputs = _write_out(inner, inputs, layers, calls, f"{prefix}{name}/")
             else:
-                outputs = [_new_slot(arguments, calls)]
-                calls.append(Call(layers[prefix + name], tuple(inputs), outputs[0]))
+                first = _new_slot(arguments, calls)
+                call = Call(layers[prefix + name], tuple(inputs), first, masked)
+                outputs = [call.output + k for k in range(call.layer.layer.outputs)]
+                calls.append(call)
             slots.update({(name, number, k): slot for k, slot in enumerate(outputs)})
         if len(later) == len(waiting):
             raise ModelError(f'the inputs of layer "{prefix}{later[0][0]}" are not in the config')
@@ -182,21 +217,21 @@ def _write_out(
 
 
 def _new_slot(arguments: Sequence[int], calls: Sequence[Call]) -> int:
-    return calls[-1].output + 1 if calls else len(arguments)
+    return calls[-1].output + calls[-1].layer.layer.outputs if calls else len(arguments)
 
 
 def _wiring(class_name: str, config: Mapping[str, Any]) -> _Wiring:
-    specs = {_name(spec): spec for spec in config["layers"]}
+    specs = {_name(spec): spec for spec in config["layers"] if not _is_mask_operation(spec)}
     if class_name == "Sequential":
         names = list(specs)
         if not names:
             raise ModelError(f'the model "{config.get("name")}" has no layers')
         sources = [[], *([(name, 0, 0)] for name in names)]
-        nodes = [(name, 0, source) for name, source in zip(names, sources, strict=False)]
+        nodes = [(name, 0, source, False) for name, source in zip(names, sources, strict=False)]
         return _Wiring(specs, nodes, {names[0]: names[0]}, [(names[-1], 0, 0)])
 
     nodes = [
-        (name, number, _sources(name, node))
+        (name, number, *_sources(name, node))
         for name, spec in specs.items()
         for number, node in enumerate(spec["inbound_nodes"] or [[]])
     ]
@@ -213,7 +248,10 @@ def _wiring(class_name: str, config: Mapping[str, Any]) -> _Wiring:
             )
         return name, number, output
 
-    nodes = [(name, k, [tensor(source) for source in sources]) for name, k, sources in nodes]
+    nodes = [
+        (name, number, [tensor(source) for source in sources], masked)
+        for name, number, sources, masked in nodes
+    ]
     inputs, outputs = config["input_layers"], config["output_layers"]
     if isinstance(outputs, Mapping):
         raise ModelError("a dictionary of outputs is not supported; supported: one or a list")
@@ -229,26 +267,52 @@ def _references(references: Sequence[Any]) -> list[Sequence[Any]]:
     return [references] if isinstance(references[0], str) else list(references)
 
 
-def _sources(name: str, node: Any) -> list[Sequence[Any]]:
-    """The tensors that one call of a layer takes, in the dialect of Keras 3 or Keras 2."""
+def _sources(name: str, node: Any) -> tuple[list[Sequence[Any]], bool]:
+    """The tensors that a call of a layer takes, in either dialect, and whether it has a mask."""
     if isinstance(node, Mapping):
         tensors = node["args"]
         if len(tensors) == 1 and isinstance(tensors[0], list):
             tensors = tensors[0]
-        if not all(isinstance(t, Mapping) and "keras_history" in t["config"] for t in tensors):
+        keywords = dict(node["kwargs"])
+        states = keywords.pop("initial_state", None) or []
+        tensors = [*tensors, *(states if isinstance(states, list) else [states])]
+        if not all(map(_is_tensor, tensors)):
             raise ModelError(f'layer "{name}" is called with something that is no tensor')
-        sources, keywords = [t["config"]["keras_history"] for t in tensors], node["kwargs"]
+        sources = [tensor["config"]["keras_history"] for tensor in tensors]
+        masked = _is_tensor(keywords.get("mask"))
+        if masked:
+            del keywords["mask"]
+        # Keras 3 writes a training=False that it overrides when the model trains.
+        if keywords.get("training") is False:
+            del keywords["training"]
     else:
         references = [node] if node and isinstance(node[0], str) else node
         sources = [reference[:3] for reference in references]
         keywords = {k: v for reference in references for k, v in (reference[3:] or [{}])[0].items()}
+        masked = False
     for keyword, value in keywords.items():
         if value is not None:
             raise ModelError(
                 f'layer "{name}" is called with {keyword}={value!r}, which is not supported;'
                 " supported: calls with tensors alone"
             )
-    return sources
+    return sources, masked
+
+
+def _is_tensor(argument: Any) -> bool:
+    return isinstance(argument, Mapping) and "keras_history" in argument.get("config", ())
+
+
+def _is_trainable(spec: Spec) -> bool:
+    """Whether a layer trains, and the layer that it wraps."""
+    config = spec["config"]
+    inner = config.get("layer")
+    return config.get("trainable", True) and (not inner or _is_trainable(inner))
+
+
+def _is_mask_operation(spec: Spec) -> bool:
+    module = spec.get("module") or ""
+    return spec["class_name"] in _MASK_OPERATIONS and module.startswith("keras.src.ops")
 
 
 def _name(spec: Spec) -> str:
