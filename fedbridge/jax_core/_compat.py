@@ -29,7 +29,7 @@ def eigen_convolutions() -> Mapping[str, Any]:
     if jax.__version_info__ < (0, 10):
         return {}
     libraries = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-    options = {"compiler_options": {"xla_cpu_experimental_ynn_fusion_type": libraries}}
+    options: Any = {"compiler_options": {"xla_cpu_experimental_ynn_fusion_type": libraries}}
     try:
         jax.jit(lambda: 0, **options).lower().compile()
     except RuntimeError:  # an experimental option, which another version may not know

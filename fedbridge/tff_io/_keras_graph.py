@@ -95,8 +95,8 @@ class Graph(NamedTuple):
             given = [masks.get(slot) for slot in call.inputs]
             if call.masked and all(mask is None for mask in given):
                 raise ModelError(
-                    f'layer "{call.layer.name}" is called with a mask of the script\'s own, which is'
-                    " not supported; supported: `Embedding(..., mask_zero=True)` and `Masking()`"
+                    f'layer "{call.layer.name}" is called with a mask of the script\'s own, which'
+                    " is not supported; supported: `Embedding(..., mask_zero=True)` and `Masking()`"
                 )
             computes = call.layer.layer
             slots |= call.results(

@@ -305,17 +305,17 @@ def _bidirectional(
         own = len(ahead.weights)
         first = ahead.apply(weights[:own], [x, *initial[:half]], masks, keys[0])
         second = back.apply(weights[own:], [x, *initial[half:]], masks, keys[1])
-        (y, *y_state), (z, *z_state) = (
-            side if isinstance(side, tuple) else (side,) for side in (first, second)
-        )
+        y, *y_state = first if isinstance(first, tuple) else (first,)
+        z, *z_state = second if isinstance(second, tuple) else (second,)
         if sequences:
             z = jnp.flip(z, 1)
-        merged = (MERGES[merge_mode](y, z),) if merge_mode else (y, z)
-        together = (*merged, *y_state, *z_state)
-        return together if len(together) > 1 else together[0]
+        merged = [MERGES[merge_mode](y, z)] if merge_mode else [y, z]
+        together = [*merged, *y_state, *z_state]
+        return tuple(together) if len(together) > 1 else together[0]
 
     def mask(inputs: Sequence[Array], masks: Sequence[StepMask]) -> Any:
-        return (masks[0] if sequences else None,) * outputs
+        one = masks[0] if sequences else None
+        return (one,) * outputs
 
     return Layer(
         apply,

@@ -48,7 +48,8 @@ def _masking(mask_value: float = 0.0) -> Layer:
         return jnp.any(x != mask_value, axis=-1)
 
     def apply(weights: Any, inputs: Sequence[Array], masks: Any, key: Any) -> Array:
-        return inputs[0] * counts(inputs[0])[..., None].astype(inputs[0].dtype)
+        x = inputs[0]
+        return x * jnp.any(x != mask_value, axis=-1, keepdims=True).astype(x.dtype)
 
     return Layer(apply, mask=lambda inputs, masks: counts(inputs[0]))
 

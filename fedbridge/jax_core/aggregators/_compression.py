@@ -90,7 +90,8 @@ def quantize_above_threshold(
         if min_max is None:
             low, high = jnp.min(leaf), jnp.max(leaf)
             return decode(encode(leaf, low, high, key), low, high, 1)
-        return encode(leaf, *jnp.asarray(min_max, leaf.dtype), key)
+        low, high = jnp.asarray(min_max, leaf.dtype)
+        return encode(leaf, low, high, key)
 
     def client(state: PyTree, value: PyTree, weight: Any, key: Key[Array, ""]) -> Encoded:
         leaves, structure = jax.tree.flatten(value)
