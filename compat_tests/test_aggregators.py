@@ -110,7 +110,6 @@ CASES = {
     "u gaussian adaptive": lambda s: s.gaussian_adaptive(0.0, 4.0),
     "u gaussian adaptive arguments": lambda s: s.gaussian_adaptive(0.0, 6, 1.0, 0.7, 0.5, 0.0),
     "u dp": lambda s: s.dp_aggregator(0.0, 5),
-    "u dp without zeroing": lambda s: s.dp_aggregator(0.0, 5.0, zeroing=False),
     "u quantize": lambda s: s.quantize_above_threshold(8, 3, stochastic=False),
     "u quantize range": lambda s: s.quantize_above_threshold(
         6, 1, stochastic=False, min_max=[-0.5, 2.0]
