@@ -42,6 +42,7 @@ from fedbridge.jax_core import (
     StateError as StateError,
     Step as Step,
     TraceError as TraceError,
+    aggregators as aggregators,
     apply_optimizer as apply_optimizer,
     compose_learning_process as compose_learning_process,
     debug as debug,

@@ -33,6 +33,9 @@ ALGORITHMS = {
     "fed_avg_with_schedule": lambda m, e: fb.algorithms.fed_avg_with_schedule(
         m, _rate, lambda rate: _sgdm(rate, 0.9), _server, execution=e
     ),
+    "fed_avg_robust": lambda m, e: fb.algorithms.fed_avg(
+        m, _client, _server, aggregator=fb.aggregators.robust_aggregator(), execution=e
+    ),
     "fed_prox": lambda m, e: fb.algorithms.fed_prox(m, 0.5, _client, _server, execution=e),
     "fed_sgd": lambda m, e: fb.algorithms.fed_sgd(m, _server, execution=e),
     "mime_lite": lambda m, e: fb.algorithms.mime_lite(m, _client, _server, execution=e),
