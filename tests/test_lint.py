@@ -196,8 +196,8 @@ def test_a_guess_is_no_replacement(lint):
         ("layers.MultiHeadAttention(3, 4)", "layers.MultiHeadAttention"),
         ("Attention()", "layers.Attention"),
         ("L.Huber()", "losses.Huber"),
-        ("metrics = [tf.keras.metrics.AUC]", "metrics.AUC"),
-        ("tf.metrics.Recall()", "metrics.Recall"),
+        ("metrics = [tf.keras.metrics.F1Score]", "metrics.F1Score"),
+        ("tf.metrics.MeanRelativeError([1])", "metrics.MeanRelativeError"),
     ],
 )
 def test_what_keras_has_and_fedbridge_has_not(lint, line, name):
