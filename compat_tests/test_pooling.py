@@ -36,12 +36,24 @@ def ours(pool, x, gradients, how):
     return value, pullback(jnp.asarray(gradients))[0]
 
 
+def volumes_spread_over_ties():
+    """Whether every tied maximum of a volume takes the gradient, as without oneDNN's kernels.
+
+    TensorFlow takes those where the processor has certain instructions.
+    """
+    x, one = np.zeros((1, 2, 2, 2, 1), np.float32), np.ones((1, 1, 1, 1, 1), np.float32)
+    _, gradient = theirs(tf.nn.max_pool, x, one, ((2, 2, 2), (2, 2, 2), "VALID"))
+    return gradient.sum() > 1
+
+
 @pytest.mark.parametrize("padding", ["VALID", "SAME"])
 @pytest.mark.parametrize(("shape", "window", "strides"), CASES)
 @pytest.mark.parametrize("values", ["tied", "untied"])
 def test_max_pooling_gives_the_gradient_to_tensorflows_maximum(
     shape, window, strides, padding, values
 ):
+    if values == "tied" and len(window) == 3 and volumes_spread_over_ties():
+        pytest.skip("on this processor TensorFlow gives every tied maximum the whole gradient")
     rng = np.random.default_rng(0)
     untied = rng.permutation(np.prod(shape)).reshape(shape)
     x = (rng.integers(-1, 2, size=shape) if values == "tied" else untied).astype(np.float32)
