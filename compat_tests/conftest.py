@@ -11,12 +11,18 @@ import signal
 import sys
 from pathlib import Path
 
+import hypothesis
 import psutil
 import pytest
 
 # Before TensorFlow is imported, by anyone.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# The same examples in every run: what fails once fails again.
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.load_profile("same")
 
 
 def _kill_workers():

@@ -3,6 +3,7 @@
 import itertools
 import os
 
+import hypothesis
 import jax
 import pytest
 
@@ -12,6 +13,11 @@ os.environ["KERAS_BACKEND"] = "jax"
 # A silent broadcast of [clients] against [clients, batch] is the mistake this library can least
 # afford; jax raises instead.
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+# The same examples in every run: what fails once fails again.
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.load_profile("same")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 from jaxtyping import Array, Float
 
 from fedbridge.jax_core._compat import eigen_convolutions, with_equations
@@ -108,7 +108,8 @@ def _is_native(equation: JaxprEqn) -> bool:
     image = (0, rank - 1, *range(1, rank - 1))  # where N, C and the spatial dimensions are
     kernel = (rank - 1, rank - 2, *range(rank - 2))  # where O, I and the spatial dimensions are
     in_order = (orders.lhs_spec, orders.rhs_spec, orders.out_spec) == (image, kernel, image)
-    return in_order and equation.params["batch_group_count"] == 1
+    crops = any(amount < 0 for pair in equation.params["padding"] for amount in pair)
+    return in_order and equation.params["batch_group_count"] == 1 and not crops
 
 
 def _transposed(equation: JaxprEqn) -> list[JaxprEqn]:
@@ -121,10 +122,11 @@ def _transposed(equation: JaxprEqn) -> list[JaxprEqn]:
     assert not jaxpr.constvars
     names = dict(zip(jaxpr.invars, equation.invars, strict=True))
     names |= dict(zip(jaxpr.outvars, equation.outvars, strict=True))
+    renamed = lambda var: var if isinstance(var, Literal) else names.get(var, var)
     return [
         part.replace(
-            invars=[names.get(var, var) for var in part.invars],
-            outvars=[names.get(var, var) for var in part.outvars],
+            invars=[renamed(var) for var in part.invars],
+            outvars=[renamed(var) for var in part.outvars],
             source_info=equation.source_info,
             ctx=equation.ctx,
         )
@@ -150,13 +152,24 @@ def _convolve(
         image = lax.transpose(image, (*range(1, image.ndim - 1), 0, image.ndim - 1))
         image = image.reshape(count // groups, *size, groups * channels)
 
+    padding, dilation = params["padding"], params["lhs_dilation"]
+    if any(amount < 0 for pair in padding for amount in pair):
+        # Cropped beforehand: for some, XLA of jax 0.4.34 to 0.10.2 reads outside of the image.
+        crop = [
+            (*(min(amount, 0) for amount in p), d - 1)
+            for p, d in zip(padding, dilation, strict=True)
+        ]
+        image = lax.pad(image, jnp.zeros((), image.dtype), [(0, 0, 0), *crop, (0, 0, 0)])
+        padding = [tuple(max(amount, 0) for amount in pair) for pair in padding]
+        dilation = (1,) * len(space)
+
     letters = "DHW"[-len(space) :]
     out = lax.conv_general_dilated(
         image,
         kernel,
         params["window_strides"],
-        params["padding"],
-        params["lhs_dilation"],
+        padding,
+        dilation,
         params["rhs_dilation"],
         (f"N{letters}C", f"{letters}IO", f"N{letters}C"),
         groups,
