@@ -64,31 +64,54 @@ from fedbridge.jax_core import (
     unweighted_mean as unweighted_mean,
     weighted_mean as weighted_mean,
 )
-from fedbridge.tff_io import (
-    from_client_data as from_client_data,
-    from_clients as from_clients,
-    from_datasets as from_datasets,
-    from_keras as from_keras,
-    from_sql as from_sql,
-    from_tff_state as from_tff_state,
-    load_latest_program_state as load_latest_program_state,
-    load_program_state as load_program_state,
-    program_state_versions as program_state_versions,
-    save_program_state as save_program_state,
-    to_tff_state as to_tff_state,
-    weights_from_keras as weights_from_keras,
-    weights_from_npz as weights_from_npz,
-    weights_from_safetensors as weights_from_safetensors,
-    weights_to_keras as weights_to_keras,
-    weights_to_npz as weights_to_npz,
-    weights_to_safetensors as weights_to_safetensors,
-)
 
 if TYPE_CHECKING:
     from fedbridge import models as models
+    from fedbridge.tff_io import (
+        from_client_data as from_client_data,
+        from_clients as from_clients,
+        from_datasets as from_datasets,
+        from_keras as from_keras,
+        from_sql as from_sql,
+        from_tff_state as from_tff_state,
+        load_latest_program_state as load_latest_program_state,
+        load_program_state as load_program_state,
+        program_state_versions as program_state_versions,
+        save_program_state as save_program_state,
+        to_tff_state as to_tff_state,
+        weights_from_keras as weights_from_keras,
+        weights_from_npz as weights_from_npz,
+        weights_from_safetensors as weights_from_safetensors,
+        weights_to_keras as weights_to_keras,
+        weights_to_npz as weights_to_npz,
+        weights_to_safetensors as weights_to_safetensors,
+    )
+
+# Loaded when they are asked for: a plain `import fedbridge` needs neither flax nor TFF's formats.
+_FROM_TFF_IO = {
+    "from_client_data",
+    "from_clients",
+    "from_datasets",
+    "from_keras",
+    "from_sql",
+    "from_tff_state",
+    "load_latest_program_state",
+    "load_program_state",
+    "program_state_versions",
+    "save_program_state",
+    "to_tff_state",
+    "weights_from_keras",
+    "weights_from_npz",
+    "weights_from_safetensors",
+    "weights_to_keras",
+    "weights_to_npz",
+    "weights_to_safetensors",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "models":  # imports flax, which a plain `import fedbridge` does not
+    if name == "models":
         return importlib.import_module("fedbridge.models")
+    if name in _FROM_TFF_IO:
+        return getattr(importlib.import_module("fedbridge.tff_io"), name)
     raise AttributeError(f"module 'fedbridge' has no attribute {name!r}")

@@ -14,7 +14,6 @@ from typing import TypeVar
 import numpy as np
 
 from fedbridge.jax_core import StateError, from_named_leaves, named_leaves
-from fedbridge.tff_io._files import write_whole
 
 _MAGIC, _FORMAT = b"fedbridge-state", 1
 _Tree = TypeVar("_Tree")
@@ -37,6 +36,8 @@ def save(path: str | os.PathLike[str], state: object) -> None:
         >>> load(file, like={"w": np.zeros(3, int)})
         {'w': array([0, 1, 2])}
     """
+    from fedbridge.tff_io._files import write_whole  # not needed by a plain `import fedbridge`
+
     leaves = {name: np.asarray(leaf) for name, leaf in named_leaves(state).items()}
     content = io.BytesIO()
     np.savez(content, **leaves)  # type: ignore[arg-type]
