@@ -94,8 +94,8 @@ def convolutions(draw):
 def padded_apart(image, kernel, params):
     """The convolution of an image that is dilated, padded and cropped beforehand.
 
-    The truth: for some convolutions with negative padding, kernel gradients of strided ones among
-    them, XLA of jax 0.4.34 to 0.10.2 gives garbage.
+    The truth: for some convolutions with negative padding XLA of jax 0.4.34 to 0.10.2 gives
+    garbage.
     """
     order, kernel_order, _ = params["dimension_numbers"]
     # lax numbers the spatial dimensions as they stand in the kernel's order.

@@ -154,7 +154,7 @@ def _convolve(
 
     padding, dilation = params["padding"], params["lhs_dilation"]
     if any(amount < 0 for pair in padding for amount in pair):
-        # Cropped beforehand: for some, XLA of jax 0.4.34 to 0.10.2 reads outside of the image.
+        # Cropped beforehand: for some, XLA of jax 0.4.34 to 0.10.2 computes garbage.
         crop = [
             (*(min(amount, 0) for amount in p), d - 1)
             for p, d in zip(padding, dilation, strict=True)
