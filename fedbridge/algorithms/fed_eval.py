@@ -4,88 +4,116 @@
     the metrics of the round are those of Σ aₖ; those of all rounds, of the sum since the start
 
 References:
-    TFF: learning/algorithms/fed_eval.py, learning/metrics/sum_aggregation_factory.py
+    TFF: learning/algorithms/fed_eval.py; HEAD (2026): learning/algorithms/fed_multi_model_eval.py
 """
 
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+from jaxtyping import PyTree
 
 from fedbridge.jax_core import (
     Client,
-    ClientOutput,
-    Cohort,
+    EvaluationAggregator,
     Execution,
-    LearningAlgorithmState,
     LearningProcess,
-    LearningProcessOutput,
     Model,
     ModelWeights,
-    at_border,
-    finalize_metrics,
-    learning_process,
+    Step,
+    check_argument,
+    evaluation_process,
     local_evaluation,
-    over_clients,
+    one_model,
+    over_steps,
     sequential,
-    to_numpy,
+    several_models,
+    sum_over_rounds,
+    update_metrics,
     zero_metrics,
 )
 
 
-def fed_eval(model: Model, *, execution: Execution = sequential) -> LearningProcess:
+def fed_eval(
+    model: Model,
+    *,
+    metrics_aggregator: EvaluationAggregator = sum_over_rounds,
+    execution: Execution = sequential,
+) -> LearningProcess:
     """Builds federated evaluation; the state's weights are what is evaluated, and stay.
 
     Args:
         model: The model and its metrics.
+        metrics_aggregator: How the clients' metrics become those of the round and of all rounds;
+            `sample_over_rounds()` reports those of single clients.
         execution: How the clients run.
 
     Returns:
         A process whose metrics are `client_work/eval/{current_round_metrics,total_rounds_metrics}`,
         and whose state adds up the accumulators of all rounds, counters as int64.
     """
-
-    def initialize() -> LearningAlgorithmState:
-        weights = jax.tree.map(jnp.asarray, model.initial_weights)
-        totals = _variables(to_numpy(zero_metrics(model.metrics)))
-        aggregator = OrderedDict(value_sum_process=(), weight_sum_process=())
-        return LearningAlgorithmState(weights, (), ((), totals), aggregator, ())
-
-    def round(weights: ModelWeights, cohort: Cohort) -> tuple[OrderedDict, OrderedDict]:
-        evaluate = local_evaluation(model)
-
-        def client_fn(weights: ModelWeights, client: Client) -> ClientOutput:
-            return ClientOutput(evaluate(weights, client))
-
-        sums, _ = over_clients(client_fn, weights, cohort, execution)
-        return sums, finalize_metrics(model.metrics, sums)
-
-    compiled = execution.compile(round)
-
-    def next(state: LearningAlgorithmState, cohort: Cohort) -> LearningProcessOutput:
-        cohort = at_border(model, state, cohort)
-        sums, current = to_numpy(compiled(state.global_model_weights, cohort))
-        inner, totals = state.client_work
-        totals = jax.tree.map(np.add, totals, _variables(sums))
-        summed = jax.tree.unflatten(jax.tree.structure(sums), jax.tree.leaves(totals))
-        total = jax.tree.map(np.asarray, finalize_metrics(model.metrics, summed))
-        metrics = OrderedDict(
-            distributor=(),
-            client_work=OrderedDict(
-                eval=OrderedDict(
-                    current_round_metrics=current,
-                    total_rounds_metrics=jax.tree.map(lambda leaf: leaf[()], total),
-                )
-            ),
-            aggregator=OrderedDict(mean_value=(), mean_weight=()),
-            finalizer=(),
-        )
-        return LearningProcessOutput(state._replace(client_work=(inner, totals)), metrics)
-
-    return learning_process(initialize, next)
+    report = one_model(model.metrics, metrics_aggregator)
+    return evaluation_process(model, local_evaluation(model), report, execution)
 
 
-def _variables(accumulators: OrderedDict) -> OrderedDict:
-    """Accumulators as TFF keeps them in its state: for each metric the list of its variables."""
-    return OrderedDict((name, jax.tree.leaves(seen)) for name, seen in accumulators.items())
+class _Models(NamedTuple):
+    """What a process must know of several models: a `Start`."""
+
+    initial_weights: Mapping[str, ModelWeights]
+    masked: bool
+    check: Callable[[Any], None]
+
+
+def fed_multi_eval(
+    models: Mapping[str, Model],
+    *,
+    metrics_aggregator: EvaluationAggregator = sum_over_rounds,
+    execution: Execution = sequential,
+) -> LearningProcess:
+    """Builds the evaluation of several models in one pass over the clients' data.
+
+    Args:
+        models: Name to model, all for the same batches. TFF's `build_fed_multi_model_eval` names
+            them "a", "b", ... Several weights of one model are several models:
+            `{"old": model._replace(initial_weights=old), "new": ...}`.
+        metrics_aggregator: As in `fed_eval`, for each model.
+        execution: How the clients run.
+
+    Returns:
+        A process as of `fed_eval`, with a mapping of the models' names around the weights, around
+        the state of the client work and around its metrics.
+
+    Raises:
+        ArgumentError: No model.
+
+    Example:
+        >>> import fedbridge as fb
+        >>> model = fb.models.softmax_regression((2,), 3)
+        >>> process = fed_multi_eval({"old": model, "new": model})
+        >>> list(process.initialize().global_model_weights)
+        ['old', 'new']
+    """
+    check_argument(len(models) > 0, "models", dict(models), "at least one model")
+
+    def evaluate(weights: Mapping[str, ModelWeights], client: Client) -> PyTree:
+        def step(seen: OrderedDict, step: Step) -> OrderedDict:
+            def one(name: str, model: Model) -> PyTree:
+                forward = model.forward(weights[name], step.batch, step.mask, step.key, False)
+                return update_metrics(model.metrics, seen[name], step, forward)
+
+            return OrderedDict((name, one(name, model)) for name, model in models.items())
+
+        zeros = OrderedDict((name, zero_metrics(model.metrics)) for name, model in models.items())
+        return over_steps(step, zeros, client)
+
+    def check(cohort: Any) -> None:
+        for model in models.values():
+            model.check(cohort)
+
+    start = _Models(
+        OrderedDict((name, model.initial_weights) for name, model in models.items()),
+        all(model.masked for model in models.values()),
+        check,
+    )
+    reports = {name: one_model(m.metrics, metrics_aggregator) for name, m in models.items()}
+    return evaluation_process(start, evaluate, several_models(reports), execution)

@@ -62,6 +62,15 @@ from fedbridge.jax_core._errors import (
     TraceError as TraceError,
     check_argument as check_argument,
 )
+from fedbridge.jax_core._evaluation import (
+    EvaluationAggregator as EvaluationAggregator,
+    EvaluationReport as EvaluationReport,
+    evaluation_process as evaluation_process,
+    one_model as one_model,
+    sample_over_rounds as sample_over_rounds,
+    several_models as several_models,
+    sum_over_rounds as sum_over_rounds,
+)
 from fedbridge.jax_core._finalizer import (
     Finalizer as Finalizer,
     apply_optimizer as apply_optimizer,
@@ -83,6 +92,7 @@ from fedbridge.jax_core._model import (
     Model as Model,
     ModelWeights as ModelWeights,
 )
+from fedbridge.jax_core._philox import stateless_normal as stateless_normal
 from fedbridge.jax_core._pipeline import (
     Batches as Batches,
     ClientPlan as ClientPlan,
@@ -101,6 +111,10 @@ from fedbridge.jax_core._process import (
     metrics_at_border as metrics_at_border,
     to_numpy as to_numpy,
 )
+from fedbridge.jax_core._reconstruction import (
+    ReconstructionModel as ReconstructionModel,
+    reconstruct as reconstruct,
+)
 from fedbridge.jax_core._steps import (
     Client as Client,
     Step as Step,
@@ -118,4 +132,10 @@ from fedbridge.jax_core._trees import (
     tree_sub as tree_sub,
     tree_where as tree_where,
     tree_zeros_like as tree_zeros_like,
+)
+from fedbridge.jax_core._visits import (
+    DatasetSplitFn as DatasetSplitFn,
+    build_dataset_split_fn as build_dataset_split_fn,
+    repeated as repeated,
+    simple_dataset_split_fn as simple_dataset_split_fn,
 )

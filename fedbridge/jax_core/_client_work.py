@@ -13,13 +13,14 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from fedbridge.jax_core._clients import ClientOutput
+from fedbridge.jax_core._cohort import TRAIN
 from fedbridge.jax_core._metrics_aggregators import (
     MetricsAggregator,
     sum_then_finalize,
     zero_metrics,
 )
 from fedbridge.jax_core._model import Forward, Metric, Model, ModelWeights
-from fedbridge.jax_core._steps import Client, Step, over_steps
+from fedbridge.jax_core._steps import Client, Step, Visits, every_batch, over_steps
 from fedbridge.jax_core._trees import tree_all_finite, tree_sub, tree_where, tree_zeros_like
 from fedbridge.jax_core.optimizers import get_hparams, set_hparams
 
@@ -146,6 +147,8 @@ def local_training(
     client_weight: ClientWeight = num_examples,
     *,
     gradient: Gradient | None = None,
+    metrics_weight: Callable[[PyTree], Float[Array, ""]] | None = None,
+    visits: Callable[[Int[Any, ""]], Visits] = every_batch,
     metrics_aggregator: MetricsAggregator = sum_then_finalize,
     non_finite: NonFinite = drop_non_finite,
 ) -> ClientWork:
@@ -163,6 +166,8 @@ def local_training(
         client_optimizer: ClientOpt.
         client_weight: From the number of examples processed.
         gradient: Stands in for ∇ℓ; default `model_gradient(model)`.
+        metrics_weight: Stands in for `client_weight`: from the accumulators of the metrics.
+        visits: Which of the client's batches, in which order.
         metrics_aggregator: How the clients' metrics become the round's.
         non_finite: What becomes of the metrics of a client whose update is not finite.
     """
@@ -185,9 +190,10 @@ def local_training(
         optimizer = set_hparams(client_optimizer.init(weights.trainable), state or {})
         zeros = zero_metrics(model.metrics)
         start = LocalState(weights, optimizer, zeros, jnp.zeros((), jnp.int32))
-        end = over_steps(step, start, client)
+        end = over_steps(step, start, client, visits=visits)
         update = tree_sub(weights.trainable, end.weights.trainable)
-        weight = client_weight(end.num_examples)
+        by_metrics = metrics_weight is not None
+        weight = metrics_weight(end.metrics) if by_metrics else client_weight(end.num_examples)
         result, metrics = client_result(update, weight, end.metrics, zeros, non_finite)
         return result, metrics_aggregator.client(model.metrics, metrics)
 
@@ -197,14 +203,14 @@ def local_training(
     return ClientWork(initialize, client, server)
 
 
-def local_evaluation(model: Model) -> Callable[[ModelWeights, Client], PyTree]:
-    """Evaluates the server's weights on the client's batches: the metric accumulators."""
+def local_evaluation(model: Model, stream: str = TRAIN) -> Callable[[ModelWeights, Client], PyTree]:
+    """Evaluates weights on the client's batches of a stream: the metric accumulators."""
 
     def evaluate(weights: ModelWeights, client: Client) -> PyTree:
         def step(metrics: PyTree, step: Step) -> PyTree:
             forward = model.forward(weights, step.batch, step.mask, step.key, False)
             return update_metrics(model.metrics, metrics, step, forward)
 
-        return over_steps(step, zero_metrics(model.metrics), client)
+        return over_steps(step, zero_metrics(model.metrics), client, stream=stream)
 
     return evaluate

@@ -160,7 +160,7 @@ def compose_learning_process(
 def learning_process(initialize: Callable, next: Callable) -> LearningProcess:
     """A learning process with the usual accessors of weights and hyperparameters."""
 
-    def set_weights(state: LearningAlgorithmState, weights: ModelWeights) -> LearningAlgorithmState:
+    def set_weights(state: LearningAlgorithmState, weights: PyTree) -> LearningAlgorithmState:
         new = jax.tree.map(jnp.asarray, weights)
         _check_same_shapes(state.global_model_weights, new)
         return state._replace(global_model_weights=new)

@@ -1,0 +1,191 @@
+"""Federated k-means: mini-batch k-means, whose mini-batch are the points of all clients of a round.
+
+    each round t, with centroids c₁ … c_K and how many points v₁ … v_K they have had so far:
+        each client k:
+            each point x of client k:  j ← argminⱼ ‖x − cⱼ‖²,  sₖⱼ ← sₖⱼ + x,  nₖⱼ ← nₖⱼ + 1
+        sⱼ ← Σₖ sₖⱼ,  nⱼ ← Σₖ nₖⱼ
+        cⱼ ← (vⱼ cⱼ + sⱼ) / (vⱼ + nⱼ),  vⱼ ← vⱼ + nⱼ
+
+References:
+    Sculley, 2010. https://dl.acm.org/doi/10.1145/1772690.1772862
+    TFF: learning/algorithms/kmeans_clustering.py
+"""
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+
+from fedbridge.jax_core import (
+    Aggregator,
+    Client,
+    ClientDataError,
+    ClientOutput,
+    ClientResult,
+    ClientWork,
+    Cohort,
+    Execution,
+    Finalizer,
+    LearningProcess,
+    MeasuredProcessOutput,
+    NonFinite,
+    Round,
+    Step,
+    check_argument,
+    compose_learning_process,
+    drop_non_finite,
+    metrics,
+    over_steps,
+    sequential,
+    stateless_normal,
+    sum_,
+    tree_all_finite,
+    tree_zeros_like,
+)
+
+
+class _Centroids(NamedTuple):
+    """What a process must know of its model: a `Start`."""
+
+    initial_weights: Float[np.ndarray, "clusters ..."]
+    check: Callable[[Cohort], None]
+    masked: bool = True
+
+
+def fed_kmeans(
+    num_clusters: int,
+    data_shape: tuple[int, ...],
+    random_seed: tuple[int, int] | None = None,
+    *,
+    feature: str = "x",
+    sum_aggregator: Aggregator | None = None,
+    non_finite: NonFinite = drop_non_finite,
+    execution: Execution = sequential,
+) -> LearningProcess:
+    """Builds federated k-means.
+
+    Args:
+        num_clusters: K.
+        data_shape: The shape of one point, `()` for numbers.
+        random_seed: Of the first centroids, which are normal with the variance 1 and, with the same
+            seed, TFF's; default the time.
+        feature: The feature of the batches that holds the points.
+        sum_aggregator: Reduces the (sₖ, nₖ); default `sum_()`.
+        non_finite: By default, a client with a point that is not finite does not count. TFF's way
+            is `keep_non_finite`: its NaN goes to the first centroid and stays there.
+        execution: How the clients run.
+
+    Returns:
+        A process whose weights are the centroids, `[clusters, *data_shape]`, and whose state of the
+        finalizer are the vⱼ, which start from 1. Its only metric is `client_work/num_examples`.
+
+    Raises:
+        ArgumentError: Fewer than one cluster, a shape or a seed that is none, or more than 2³¹ − 1
+            numbers to draw.
+
+    Example:
+        >>> import fedbridge as fb
+        >>> process = fed_kmeans(num_clusters=2, data_shape=(), random_seed=(1, 2))
+        >>> start = np.array([0.0, 10.0], np.float32)
+        >>> state = process.set_model_weights(process.initialize(), start)
+        >>> data = fb.from_clients({"a": {"x": np.array([1, 8, 3], "f")}})
+        >>> cohort = data.cohort(["a"], fb.Batches(batch_size=3))
+        >>> state, metrics = process.next(state, cohort)
+        >>> state.global_model_weights.tolist(), state.finalizer.tolist()
+        ([1.3333333730697632, 9.0], [3.0, 2.0])
+    """
+    _check_arguments(num_clusters, data_shape, random_seed)
+    shape = (num_clusters, *data_shape)
+    seed = random_seed or (int(time.time() * 100_000), 0)  # TFF's default
+    aggregator = sum_aggregator or sum_()
+    ones = jnp.ones(num_clusters, jnp.float32)
+
+    def client(
+        state: PyTree, centroids: Float[Array, "clusters ..."], client: Client
+    ) -> tuple[ClientResult, ClientOutput]:
+        def step(seen: PyTree, step: Step) -> PyTree:
+            (sums, counts), total = seen
+            points = jnp.asarray(step.batch[feature]).astype(jnp.float32)
+            real = jnp.ones(len(points), jnp.float32)
+            real = real if step.mask is None else step.mask.astype(jnp.float32)
+            points = jnp.where(_like(real, points) > 0, points, 0.0)
+            nearest = _nearest(points, centroids)
+            added = sums.at[nearest].add(points), counts.at[nearest].add(real)
+            return added, total + real.sum()
+
+        zeros = (tree_zeros_like(centroids), tree_zeros_like(ones)), jnp.zeros((), jnp.float32)
+        found = over_steps(step, zeros, client)
+        update, total = non_finite(tree_all_finite(found), found, zeros)
+        weight = jnp.ones((), jnp.float32)  # sums have no weights
+        return ClientResult(update, weight), ClientOutput(OrderedDict(num_examples=total))
+
+    def server(state: PyTree, sums: ClientOutput, round: Round) -> tuple[PyTree, PyTree]:
+        return state, sums.summed
+
+    def move(counts: PyTree, centroids: PyTree, update: PyTree) -> MeasuredProcessOutput:
+        new_sums, new_counts = update
+        total = counts + new_counts
+        stay = metrics.divide_no_nan(counts, total)
+        scale = metrics.divide_no_nan((new_counts > 0).astype(jnp.float32), total)
+        moved = _like(stay, centroids) * centroids + _like(scale, centroids) * new_sums
+        return MeasuredProcessOutput(total, moved, ())
+
+    def check(cohort: Cohort) -> None:
+        batch: Any = jax.eval_shape(cohort.batch, jnp.zeros(1, jnp.int32))
+        found = f"none, among {sorted(batch)}"
+        if feature in batch:
+            found = f"points of shape {batch[feature].shape[1:]}"
+        if feature not in batch or batch[feature].shape[1:] != data_shape:
+            raise ClientDataError(
+                f"feature {feature!r} of the cohort: k-means wants points of shape {data_shape}, "
+                f"and there are {found}; name or shape them with `data.map_batches`."
+            )
+
+    return compose_learning_process(
+        _Centroids(stateless_normal(shape, seed), check),
+        ClientWork(lambda centroids: (), client, server),
+        aggregator._replace(initialize=lambda centroids: aggregator.initialize((centroids, ones))),
+        Finalizer(lambda centroids: ones, move),
+        execution,
+    )
+
+
+def _nearest(
+    points: Float[Array, "batch ..."], centroids: Float[Array, "clusters ..."]
+) -> Int[Array, " batch"]:
+    """The first of the nearest centroids; a distance that is NaN is the farthest, as in TFF."""
+    apart = centroids[None] - points[:, None]
+    distances = jnp.sum(apart * apart, axis=tuple(range(2, apart.ndim)))
+    return jnp.argmin(jnp.where(jnp.isnan(distances), jnp.inf, distances), axis=1)
+
+
+def _like(scale: Float[Array, " first"], values: Float[Array, "first ..."]) -> Array:
+    """One number for each entry of the first axis, to be multiplied with the values."""
+    return scale.reshape(scale.shape + (1,) * (values.ndim - 1))
+
+
+def _check_arguments(num_clusters: Any, data_shape: Any, random_seed: Any) -> None:
+    check_argument(_whole(num_clusters, 1), "num_clusters", num_clusters, "a whole number above 0")
+    shape = isinstance(data_shape, tuple) and all(_whole(size, 1) for size in data_shape)
+    check_argument(shape, "data_shape", data_shape, "a tuple of whole numbers above 0")
+    numbers = num_clusters * math.prod(data_shape)
+    check_argument(
+        numbers < 2**31,
+        "num_clusters",
+        num_clusters,
+        f"at most {(2**31 - 1) // math.prod(data_shape)}: no more centroids of the shape "
+        f"{data_shape} can be drawn",
+    )
+    seed = isinstance(random_seed, tuple) and len(random_seed) == 2
+    seed = random_seed is None or (seed and all(_whole(number, -(2**63)) for number in random_seed))
+    check_argument(seed, "random_seed", random_seed, "two whole numbers, or None for the time")
+
+
+def _whole(number: Any, least: int) -> bool:
+    return isinstance(number, int | np.integer) and number is not True and number >= least
