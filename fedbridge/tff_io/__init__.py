@@ -18,6 +18,11 @@ from fedbridge.tff_io._keras_optimizers import (
     keras_rmsprop as keras_rmsprop,
     keras_sgd_nesterov as keras_sgd_nesterov,
 )
+from fedbridge.tff_io._keras_reconstruction import (
+    Partition as Partition,
+    from_keras_reconstruction as from_keras_reconstruction,
+    from_keras_reconstruction_config as from_keras_reconstruction_config,
+)
 from fedbridge.tff_io._program_state import (
     load_latest_program_state as load_latest_program_state,
     load_program_state as load_program_state,

@@ -9,20 +9,17 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array
-
 from fedbridge.jax_core import (
     Batch,
     Forward,
+    Model,
     ModelError,
     ModelWeights,
     ReconstructionModel,
     metrics as fb_metrics,
 )
 from fedbridge.tff_io._keras_losses import Mask
-from fedbridge.tff_io._keras_model import from_keras_config, read_keras
+from fedbridge.tff_io._keras_model import from_keras, from_keras_config
 from fedbridge.tff_io._keras_objects import Spec
 
 
@@ -69,33 +66,157 @@ def from_keras_reconstruction(
         ModelError: As `from_keras`; and for a variable that belongs to both kinds of layers, or to
             none.
     """
-    layers = {"global": list(global_layers), "local": list(local_layers)}
-    sides = {"trainable": "trainable_weights", "non_trainable": "non_trainable_weights"}
+    model = from_keras(keras_model, loss, metrics)
+    sides = {
+        "trainable": list(keras_model.trainable_weights),
+        "non_trainable": list(keras_model.non_trainable_weights),
+    }
     groups = {
-        f"{whose}_{side}": [weight for layer in layers[whose] for weight in getattr(layer, name)]
-        for whose in layers
-        for side, name in sides.items()
+        f"{whose}_{side}": [w for layer in layers for w in getattr(layer, f"{side}_weights")]
+        for whose, layers in (("global", list(global_layers)), ("local", list(local_layers)))
+        for side in sides
     }
-    read = read_keras(keras_model, loss, metrics)
+    _check_partition(groups, [*sides["trainable"], *sides["non_trainable"]])
     numbers = {
-        group: _numbers(chosen, getattr(keras_model, sides[group.partition("_")[2]]))
-        for group, chosen in groups.items()
+        group: _numbers(chosen, sides[group.partition("_")[2]]) for group, chosen in groups.items()
     }
-    partition = Partition(**numbers)
+    return _partly_local(model, Partition(**numbers), len(metrics))
+
+
+def from_keras_reconstruction_config(
+    class_name: str,
+    config: Mapping[str, Any],
+    *,
+    loss: Spec,
+    metrics: Sequence[Spec] = (),
+    partition: Partition,
+    global_weights: ModelWeights,
+    local_weights: ModelWeights,
+) -> ReconstructionModel:
+    """Makes a `ReconstructionModel` of a Keras model's config; needs neither Keras nor TensorFlow.
+
+    Args:
+        class_name: As in `from_keras_config`.
+        config: See there.
+        loss: See there.
+        metrics: See there.
+        partition: Which weights are whose.
+        global_weights: In the order of the partition.
+        local_weights: In the order of the partition; every client starts from them.
+
+    Raises:
+        ModelError: As `from_keras_config`; and for a partition in which a number is missing.
+
+    Example:
+        >>> import numpy as np
+        >>> dense = {"class_name": "Dense", "config": {"name": "dense", "units": 1}}
+        >>> model = from_keras_reconstruction_config(
+        ...     "Sequential",
+        ...     {"name": "linear", "layers": [dense]},
+        ...     loss={"class_name": "MeanSquaredError", "config": {}},
+        ...     partition=Partition([0], [], [1], []),  # each client has a bias of its own
+        ...     global_weights=ModelWeights([np.ones((2, 1))], []),
+        ...     local_weights=ModelWeights([np.zeros(1)], []),
+        ... )
+        >>> model.initial_weights.trainable[0].shape, list(model.metrics)
+        ((2, 1), ['loss'])
+    """
+    weights = _joined(partition, global_weights, local_weights)
+    model = from_keras_config(class_name, config, loss=loss, metrics=metrics, weights=weights)
+    return _partly_local(model, partition, len(metrics))
+
+
+def _partly_local(model: Model, partition: Partition, num_metrics: int) -> ReconstructionModel:
+    """The model of all weights with its weights divided, the metrics and the objective TFF's."""
+
+    def forward(
+        global_weights: ModelWeights,
+        local_weights: ModelWeights,
+        batch: Batch,
+        mask: Mask,
+        key: Any,
+        training: bool,
+    ) -> Forward:
+        weights = _joined(partition, global_weights, local_weights)
+        found = model.forward(weights, batch, mask, key, training)
+        return found._replace(objective=found.metric_loss)
+
+    names = list(model.metrics)[:num_metrics]
+    if "loss" in names:
+        raise ModelError(
+            'two metrics have the same name, or one is called "loss" like the loss itself; give'
+            " every metric a name of its own"
+        )
+    metrics = OrderedDict((name, model.metrics[name]) for name in names)
+    metrics["loss"] = fb_metrics.mean_of_batches(lambda batch, forward, mask: forward.metric_loss)
     pick = lambda side, which: [side[number] for number in which]
-    trainable, non_trainable = read.weights
-    return from_keras_reconstruction_config(
-        read.class_name,
-        read.config,
-        loss=read.loss,
-        metrics=read.metrics,
-        partition=partition,
-        global_weights=ModelWeights(
-            pick(trainable, partition.global_trainable),
-            pick(non_trainable, partition.global_non_trainable),
+    start = model.initial_weights
+    local = ModelWeights(
+        pick(start.trainable, partition.local_trainable),
+        pick(start.non_trainable, partition.local_non_trainable),
+    )
+    return ReconstructionModel(
+        ModelWeights(
+            pick(start.trainable, partition.global_trainable),
+            pick(start.non_trainable, partition.global_non_trainable),
         ),
-        local_weights=ModelWeights(
-            pick(trainable, partition.local_trainable),
-            pick(non_trainable, partition.local_non_trainable),
+        lambda key: local,
+        forward,
+        metrics,
+        model.masked,
+        model.check,
+    )
+
+
+def _joined(
+    partition: Partition, global_weights: ModelWeights, local_weights: ModelWeights
+) -> ModelWeights:
+    """All weights in Keras' order."""
+
+    def side(which: Sequence[int], weights: Sequence[Any]) -> list[Any]:
+        if sorted(which) != list(range(len(weights))):
+            raise ModelError(
+                f"the partition names the variables {sorted(which)}, and there are {len(weights)}"
+                " weights: every variable belongs to one group"
+            )
+        return [weights[which.index(number)] for number in range(len(which))]
+
+    return ModelWeights(
+        side(
+            [*partition.global_trainable, *partition.local_trainable],
+            [*global_weights.trainable, *local_weights.trainable],
+        ),
+        side(
+            [*partition.global_non_trainable, *partition.local_non_trainable],
+            [*global_weights.non_trainable, *local_weights.non_trainable],
         ),
     )
+
+
+def _numbers(chosen: Sequence[Any], variables: Sequence[Any]) -> list[int]:
+    places = {id(variable): number for number, variable in enumerate(variables)}
+    return [places[id(variable)] for variable in chosen]
+
+
+def _check_partition(groups: Mapping[str, Sequence[Any]], variables: Sequence[Any]) -> None:
+    """Every variable of the model belongs to exactly one group."""
+    owner: dict[int, str] = {}
+    for group, chosen in groups.items():
+        for variable in chosen:
+            if id(variable) not in {id(one) for one in variables}:
+                raise ModelError(
+                    f"the variable {variable.name!r} of the {group} variables is not one of the"
+                    " model: pass layers of the model itself"
+                )
+            if id(variable) in owner:
+                raise ModelError(
+                    f"the variable {variable.name!r} is among the {owner[id(variable)]} and the"
+                    f" {group} variables: a layer is either global or local, and passed once"
+                )
+            owner[id(variable)] = group
+    for variable in variables:
+        if id(variable) not in owner:
+            raise ModelError(
+                f"the variable {variable.name!r} of the model is neither global nor local: pass its"
+                " layer among global_layers or local_layers"
+            )
