@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import fedbridge as fb
+from fedbridge.jax_core import ReconstructionModel
 
 CLASSES, INPUTS = 3, 4
 
@@ -53,6 +54,20 @@ def linear_model(masked=True, nan_label=None):
         num_batches=fb.metrics.num_batches_counter(),
     )
     return fb.Model(weights, masked_forward if masked else opaque_forward, metrics, masked)
+
+
+def partly_local(whole):
+    """A linear model with its matrix on the server, and a bias that each client reconstructs."""
+
+    def forward(ours, own, *args):
+        weights = fb.ModelWeights([*ours.trainable, *own.trainable], [])
+        return whole.forward(weights, *args)
+
+    matrix, bias = whole.initial_weights.trainable
+    own = fb.ModelWeights([bias + np.float32(0.1)], [])
+    return ReconstructionModel(
+        fb.ModelWeights([matrix], []), lambda key: own, forward, whole.metrics, whole.masked
+    )
 
 
 def softmax_gradient(weights, x, y):

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from problems import clients, largest_difference, linear_model
+from problems import clients, largest_difference, linear_model, partly_local
 
 import fedbridge as fb
-from fedbridge.jax_core import make_cohort, make_stream
+from fedbridge.jax_core import make_cohort, make_stream, simple_dataset_split_fn
 
 # One round from one state; the updates here have norms around 0.1 to 1.
 CLOSE = 2e-6
@@ -37,6 +37,9 @@ ALGORITHMS = {
         m, _client, _server, aggregator=fb.aggregators.robust_aggregator(), execution=e
     ),
     "fed_prox": lambda m, e: fb.algorithms.fed_prox(m, 0.5, _client, _server, execution=e),
+    "fed_recon": lambda m, e: fb.algorithms.fed_recon(
+        partly_local(m), _client, _server, dataset_split_fn=simple_dataset_split_fn, execution=e
+    ),
     "fed_sgd": lambda m, e: fb.algorithms.fed_sgd(m, _server, execution=e),
     "mime_lite": lambda m, e: fb.algorithms.mime_lite(m, _client, _server, execution=e),
     "mime_lite_with_schedule": lambda m, e: fb.algorithms.mime_lite_with_schedule(

@@ -27,11 +27,11 @@ from fedbridge.jax_core import (
     LearningAlgorithmState,
     Model,
     ModelWeights,
+    PerClient,
     Step,
     at_border,
     check_argument,
     finalize_metrics,
-    finalize_then_sample,
     local_evaluation,
     model_gradient,
     over_clients,
@@ -106,8 +106,7 @@ def personalization_eval(
             ))  # fmt: skip
 
         _, kept = over_clients(client_fn, weights, cohort, execution)
-        sample = finalize_then_sample(max_num_clients)
-        return sample.server({}, ClientOutput((), kept), cohort.num_clients, cohort.key)
+        return _sample(kept, cohort, max_num_clients)
 
     compiled = execution.compile(run)
 
@@ -123,6 +122,16 @@ def personalization_eval(
         return to_numpy(compiled(weights, at_border(model, state, cohort)))
 
     return evaluate
+
+
+def _sample(kept: PyTree, cohort: Cohort, size: int) -> PerClient:
+    """At most so many clients, drawn at random, in the order of the cohort."""
+    padded = len(jax.tree.leaves(kept)[0])
+    real = jnp.arange(padded) < cohort.num_clients
+    rank = jnp.where(real, jax.random.uniform(cohort.key, (padded,)), 2.0)
+    drawn = jnp.sort(jnp.argsort(rank)[:size])
+    values = jax.tree.map(lambda leaf: leaf[drawn], kept)
+    return PerClient(values, jnp.minimum(cohort.num_clients, size))
 
 
 def evaluate_on_test(model: Model, weights: ModelWeights, client: Client) -> PyTree:
