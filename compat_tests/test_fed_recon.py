@@ -1,0 +1,169 @@
+"""Federated reconstruction and its evaluation against TFF, round by round from TFF's states."""
+
+import collections
+
+import numpy as np
+import pytest
+from rounds import compare_rounds
+
+import fedbridge as fb
+from fedbridge.jax_core import build_dataset_split_fn, simple_dataset_split_fn
+from fedbridge.tff_io import from_keras_reconstruction
+
+BATCHES = fb.Batches(4)
+SIZES = [  # of the clients of each round; a minus marks a client with a NaN among its features
+    [9, 5, 13, 1],
+    [9, 0, 12],
+    [1],
+    [9, -5, 12],
+    [-9, -5],
+    [],
+    [9, 5, 13, 1],
+]
+sgdm = fb.optimizers.sgdm
+
+
+def _arrays(size, seed):
+    rng = np.random.default_rng(seed)
+    rows = abs(size)
+    x = rng.random((rows, 6), dtype=np.float32)
+    if size < 0:
+        x[rows // 2, 1] = np.nan
+    return {"x": x, "y": rng.integers(0, 3, rows).astype(np.int32)}
+
+
+ROUNDS = [
+    [_arrays(size, 10 * number + place) for place, size in enumerate(sizes)]
+    for number, sizes in enumerate(SIZES)
+]
+
+
+def _keras_model():
+    """A local layer between global ones, with penalties that TFF leaves out here."""
+    import tensorflow as tf
+
+    glorot = tf.keras.initializers.GlorotUniform
+    dense, penalty = tf.keras.layers.Dense, tf.keras.regularizers.L2(0.1)
+    return tf.keras.Sequential([
+        tf.keras.layers.InputLayer(input_shape=(6,)),
+        dense(5, "tanh", kernel_initializer=glorot(seed=1), kernel_regularizer=penalty),
+        dense(4, "tanh", kernel_initializer=glorot(seed=2), kernel_regularizer=penalty,
+              bias_initializer=tf.keras.initializers.Constant(0.1)),
+        dense(4, kernel_initializer=glorot(seed=4), trainable=False),
+        dense(3, kernel_initializer=glorot(seed=3)),
+    ])  # fmt: skip
+
+
+def _divided(keras_model):
+    first, local, frozen, last = keras_model.layers
+    return dict(global_layers=[last, first, frozen], local_layers=[local])
+
+
+def _loss():
+    import tensorflow as tf
+
+    return tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def _metrics():
+    import tensorflow as tf
+
+    return [tf.keras.metrics.SparseCategoricalAccuracy()]
+
+
+def _dataset(arrays):
+    import tensorflow as tf
+
+    return tf.data.Dataset.from_tensor_slices(collections.OrderedDict(arrays)).batch(4)
+
+
+def _model_fn(tff):
+    spec = _dataset(_arrays(1, 0)).element_spec
+
+    def model_fn():
+        keras_model = _keras_model()
+        return tff.learning.models.ReconstructionModel.from_keras_model_and_layers(
+            keras_model, **_divided(keras_model), input_spec=spec
+        )
+
+    return model_fn
+
+
+def _model():
+    keras_model = _keras_model()
+    return from_keras_reconstruction(
+        keras_model, **_divided(keras_model), loss=_loss(), metrics=_metrics()
+    )
+
+
+EPOCHS = dict(recon_epochs=2, recon_steps_max=3, post_recon_epochs=2, post_recon_steps_max=3)
+
+# name -> (arguments for TFF's builder, from tff; arguments for fedbridge's)
+CASES = {
+    "defaults": (lambda tff: {}, {}),
+    "epochs, uniform weights, momentum": (
+        lambda tff: dict(
+            dataset_split_fn=tff.learning.models.ReconstructionModel.build_dataset_split_fn(
+                **EPOCHS
+            ),
+            client_weighting=tff.learning.ClientWeighting.UNIFORM,
+            client_optimizer_fn=tff.learning.optimizers.build_sgdm(0.2, 0.9),
+            reconstruction_optimizer_fn=tff.learning.optimizers.build_sgdm(0.3, 0.5),
+            server_optimizer_fn=tff.learning.optimizers.build_sgdm(0.7, 0.9),
+        ),
+        dict(
+            dataset_split_fn=build_dataset_split_fn(**EPOCHS),
+            client_weight=fb.uniform,
+            client_optimizer=sgdm(0.2, 0.9),
+            reconstruction_optimizer=sgdm(0.3, 0.5),
+            server_optimizer=sgdm(0.7, 0.9),
+        ),
+    ),
+    "the same batches twice, weights by the metrics": (
+        lambda tff: dict(
+            dataset_split_fn=tff.learning.models.ReconstructionModel.simple_dataset_split_fn,
+            client_weighting=lambda metrics: metrics["loss"][1],
+        ),
+        dict(
+            dataset_split_fn=simple_dataset_split_fn,
+            metrics_weight=lambda metrics: metrics["loss"].count,
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_rounds_are_tffs(tff, name):
+    of_tff, of_ours = CASES[name]
+    theirs = tff.learning.algorithms.build_fed_recon(
+        _model_fn(tff), loss_fn=_loss, metrics_fn=_metrics, **of_tff(tff)
+    )
+    ours = fb.algorithms.fed_recon(_model(), non_finite=fb.keep_non_finite, **of_ours)
+    error = compare_rounds(theirs, ours, ROUNDS, _dataset, BATCHES)
+    print(f"fed_recon, {name}: {error:.1e}")
+
+
+@pytest.mark.parametrize("split", [dict(split_dataset=True), EPOCHS], ids=["halves", "epochs"])
+def test_evaluation_is_tffs(tff, split):
+    build = tff.learning.models.ReconstructionModel.build_dataset_split_fn
+    theirs = tff.learning.algorithms.build_fed_recon_eval(
+        _model_fn(tff), loss_fn=_loss, metrics_fn=_metrics, dataset_split_fn=build(**split)
+    )
+    ours = fb.algorithms.fed_recon_eval(_model(), dataset_split_fn=build_dataset_split_fn(**split))
+    usable = [clients for clients in ROUNDS if not any(np.isnan(c["x"]).any() for c in clients)]
+    compare_rounds(theirs, ours, usable, _dataset, BATCHES)
+
+
+def test_the_converter_refuses_what_tff_refuses(tff):
+    spec = _dataset(_arrays(1, 0)).element_spec
+    convert = tff.learning.models.ReconstructionModel.from_keras_model_and_layers
+    keras_model = _keras_model()
+    first, local, frozen, last = keras_model.layers
+    for ours, own, words, theirs in (
+        ([first, local, frozen], [local, last], "is among the", "must be disjoint"),
+        ([first, frozen], [local], "neither global nor local", "must include all"),
+    ):
+        with pytest.raises(ValueError, match=theirs):
+            convert(keras_model, global_layers=ours, local_layers=own, input_spec=spec)
+        with pytest.raises(fb.ModelError, match=words):
+            from_keras_reconstruction(keras_model, ours, own, _loss())
