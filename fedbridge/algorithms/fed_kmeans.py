@@ -107,7 +107,7 @@ def fed_kmeans(
     ones = jnp.ones(num_clusters, jnp.float32)
 
     def client(
-        state: PyTree, centroids: Float[Array, "clusters ..."], client: Client
+        state: PyTree, centroids: PyTree, client: Client
     ) -> tuple[ClientResult, ClientOutput]:
         def step(seen: PyTree, step: Step) -> PyTree:
             (sums, counts), total = seen
@@ -188,4 +188,4 @@ def _check_arguments(num_clusters: Any, data_shape: Any, random_seed: Any) -> No
 
 
 def _whole(number: Any, least: int) -> bool:
-    return isinstance(number, int | np.integer) and number is not True and number >= least
+    return isinstance(number, int | np.integer) and number is not True and bool(number >= least)

@@ -192,8 +192,9 @@ def local_training(
         start = LocalState(weights, optimizer, zeros, jnp.zeros((), jnp.int32))
         end = over_steps(step, start, client, visits=visits)
         update = tree_sub(weights.trainable, end.weights.trainable)
-        by_metrics = metrics_weight is not None
-        weight = metrics_weight(end.metrics) if by_metrics else client_weight(end.num_examples)
+        weight = client_weight(end.num_examples)
+        if metrics_weight is not None:
+            weight = metrics_weight(end.metrics)
         result, metrics = client_result(update, weight, end.metrics, zeros, non_finite)
         return result, metrics_aggregator.client(model.metrics, metrics)
 

@@ -54,13 +54,19 @@ class EvaluationAggregator(NamedTuple):
 
 def _add_sums(metrics: Metrics, state: PyTree, found: PyTree) -> tuple[PyTree, PyTree, PyTree]:
     (inner, totals), (sums, current) = state, found
-    totals = jax.tree.map(np.add, totals, sums)
-    total = jax.tree.map(lambda leaf: np.asarray(leaf)[()], finalize_metrics(metrics, totals))
+    totals = jax.tree.map(np.add, totals, _variables(sums))
+    summed = jax.tree.unflatten(jax.tree.structure(sums), jax.tree.leaves(totals))
+    total = jax.tree.map(lambda leaf: np.asarray(leaf)[()], finalize_metrics(metrics, summed))
     return (inner, totals), current, total
 
 
+def _variables(accumulators: OrderedDict) -> OrderedDict:
+    """Accumulators as TFF keeps them in its state: for each metric the list of its variables."""
+    return OrderedDict((name, jax.tree.leaves(seen)) for name, seen in accumulators.items())
+
+
 sum_over_rounds = EvaluationAggregator(
-    initialize=lambda metrics: ((), to_numpy(zero_metrics(metrics))),
+    initialize=lambda metrics: ((), _variables(to_numpy(zero_metrics(metrics)))),
     client=lambda metrics, accumulators: ClientOutput(accumulators),
     server=lambda metrics, sums, round: (sums.summed, finalize_metrics(metrics, sums.summed)),
     add=_add_sums,
