@@ -123,12 +123,13 @@ def compose_learning_process(
 
     def round(state: LearningAlgorithmState, cohort: Cohort) -> LearningProcessOutput:
         def client_fn(server: LearningAlgorithmState, client: Client) -> ClientOutput:
+            # Two keys with other parents: `split(key)[1]` is `fold_in(key, 1)`, a local step's.
+            work_key, contribution_key = jax.random.split(client.key)
             result, output = client_work.client(
-                server.client_work, server.global_model_weights, client
+                server.client_work, server.global_model_weights, client._replace(key=work_key)
             )
-            key = jax.random.split(client.key)[1]
             contribution = aggregator.client(
-                server.aggregator, result.update, result.update_weight, key
+                server.aggregator, result.update, result.update_weight, contribution_key
             )
             return ClientOutput((contribution, output.summed), output.kept)
 
