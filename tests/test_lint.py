@@ -100,6 +100,8 @@ def test_obstacles_name_line_and_reason(lint, line, words):
     [
         "tff.learning.algorithms.build_weighted_fed_prox(f, 0.5, o)",
         "tff.learning.algorithms.build_mime_lite_with_optimizer_schedule(f, rate, o)",
+        "tff.learning.algorithms.build_fed_recon(f, loss_fn=loss)",
+        "tff.learning.algorithms.build_fed_kmeans(3, (2,))",
         "tff.learning.optimizers.build_yogi(0.1)",
         "tff.learning.optimizers.schedule_learning_rate(o, rate)",
         "tff.learning.models.functional_model_from_keras(m, loss, spec)",

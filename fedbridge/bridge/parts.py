@@ -84,6 +84,15 @@ def metrics_aggregator(described: Described | None) -> fc.MetricsAggregator:
     raise fc.NotReplayableError(f"the metrics aggregator {described['name']} is not replayed yet.")
 
 
+def dataset_split(described: Described | None) -> fc.DatasetSplitFn:
+    """How a reconstruction splits a client's batches; TFF's default takes turns."""
+    if described is None:
+        return fc.build_dataset_split_fn(split_dataset=True)
+    if described["name"] == "simple_dataset_split_fn":
+        return fc.simple_dataset_split_fn
+    return fc.build_dataset_split_fn(**described["arguments"])
+
+
 def client_weight(weighting: str | None, builder: str) -> fc.ClientWeight:
     """The weight of a client; TFF's unweighted builders weigh all of them by one."""
     return fc.uniform if weighting == "UNIFORM" or "unweighted" in builder else fc.num_examples

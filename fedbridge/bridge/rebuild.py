@@ -6,11 +6,12 @@ from typing import Any
 import optax
 
 from fedbridge import algorithms, jax_core as fc, tff_io
-from fedbridge.bridge import parts
+from fedbridge.bridge import model_parts, parts
 from fedbridge.bridge.describe import is_adaptive, parts as nested
 from fedbridge.bridge.trace import Process, Trace
 
 _PREFIX = "tff.learning.algorithms."
+_TRAINABLE = "global_model_weights/trainable"
 _OBSTACLES = (fc.ArgumentError, fc.ModelError, fc.NotReplayableError)
 
 
@@ -49,8 +50,7 @@ def what_is_random(trace: Trace) -> str | None:
         if layers:
             return f"dropout in {', '.join(layers)}: random masks never agree across frameworks"
         largest = max(
-            (leaf.size for leaf in _weights(trace, number, "global_model_weights/trainable")),
-            default=0,
+            (leaf.size for leaf in model_parts.weights(trace, number, _TRAINABLE)), default=0
         )
         for part in nested([process.model_aggregator, process.arguments]):
             if isinstance(part, Mapping) and "name" in part and _draws(part, largest):
@@ -118,7 +118,7 @@ def _fed_avg(trace: Trace, number: int, process: Process) -> fc.LearningProcess:
         # A state within a state: as in TFF, functional models show no hyperparameters to set.
         client_optimizer = optax.chain(client_optimizer)
     return algorithms.fed_avg(
-        _model(trace, number),
+        model_parts.model(trace, number),
         client_optimizer,
         parts.optimizer(process.server_optimizer),
         client_weight=parts.client_weight(process.client_weighting, process.builder),
@@ -128,7 +128,7 @@ def _fed_avg(trace: Trace, number: int, process: Process) -> fc.LearningProcess:
 
 def _fed_avg_with_schedule(trace: Trace, number: int, process: Process) -> fc.LearningProcess:
     return algorithms.fed_avg_with_schedule(
-        _model(trace, number),
+        model_parts.model(trace, number),
         parts.schedule(_argument(process, "client_learning_rate_fn")),
         parts.optimizer_of_rate(process.client_optimizer or {}),
         parts.optimizer(process.server_optimizer),
@@ -138,7 +138,7 @@ def _fed_avg_with_schedule(trace: Trace, number: int, process: Process) -> fc.Le
 
 def _fed_prox(trace: Trace, number: int, process: Process) -> fc.LearningProcess:
     return algorithms.fed_prox(
-        _model(trace, number),
+        model_parts.model(trace, number),
         _argument(process, "proximal_strength"),
         parts.optimizer(process.client_optimizer),
         parts.optimizer(process.server_optimizer),
@@ -151,7 +151,7 @@ def _fed_prox(trace: Trace, number: int, process: Process) -> fc.LearningProcess
 
 def _fed_sgd(trace: Trace, number: int, process: Process) -> fc.LearningProcess:
     return algorithms.fed_sgd(
-        _model(trace, number),
+        model_parts.model(trace, number),
         parts.optimizer(process.server_optimizer),
         non_finite=fc.keep_non_finite,
         **_aggregators(process),
@@ -166,7 +166,7 @@ def _mime_lite(trace: Trace, number: int, process: Process) -> fc.LearningProces
             model, parts.schedule(rate), *args, **kwargs
         )
     return build(
-        _model(trace, number),
+        model_parts.model(trace, number),
         parts.optimizer(_argument(process, "base_optimizer")),
         parts.optimizer(process.server_optimizer),
         client_weight=parts.client_weight(process.client_weighting, process.builder),
@@ -179,7 +179,41 @@ def _mime_lite(trace: Trace, number: int, process: Process) -> fc.LearningProces
 
 
 def _fed_eval(trace: Trace, number: int, process: Process) -> fc.LearningProcess:
-    return algorithms.fed_eval(_model(trace, number))
+    return algorithms.fed_eval(model_parts.model(trace, number))
+
+
+def _fed_recon(trace: Trace, number: int, process: Process) -> fc.LearningProcess:
+    return algorithms.fed_recon(
+        model_parts.reconstruction_model(trace, number),
+        parts.optimizer(process.client_optimizer),
+        parts.optimizer(process.server_optimizer),
+        parts.optimizer(_argument(process, "reconstruction_optimizer")),
+        dataset_split_fn=parts.dataset_split((process.arguments or {}).get("dataset_split_fn")),
+        client_weight=parts.client_weight(process.client_weighting, process.builder),
+        non_finite=fc.keep_non_finite,
+        **_aggregators(process),
+    )
+
+
+def _fed_recon_eval(trace: Trace, number: int, process: Process) -> fc.LearningProcess:
+    return algorithms.fed_recon_eval(
+        model_parts.reconstruction_model(trace, number),
+        parts.optimizer(_argument(process, "reconstruction_optimizer")),
+        dataset_split_fn=parts.dataset_split((process.arguments or {}).get("dataset_split_fn")),
+    )
+
+
+def _fed_kmeans(trace: Trace, number: int, process: Process) -> fc.LearningProcess:
+    found = process.arguments or {}
+    first, second = found.get("random_seed") or (0, 0)
+    return algorithms.fed_kmeans(
+        _argument(process, "num_clusters"),
+        tuple(_argument(process, "data_shape")),
+        # A replay starts from the recorded centroids, whatever they were drawn with.
+        (first, second),
+        sum_aggregator=parts.aggregator(found.get("sum_aggregator"), fc.sum_()),
+        non_finite=fc.keep_non_finite,
+    )
 
 
 _Builder = Callable[[Trace, int, Process], fc.LearningProcess]
@@ -194,6 +228,9 @@ _BUILDERS: Mapping[str, _Builder] = {
     "build_unweighted_mime_lite": _mime_lite,
     "build_mime_lite_with_optimizer_schedule": _mime_lite,
     "build_fed_eval": _fed_eval,
+    "build_fed_recon": _fed_recon,
+    "build_fed_recon_eval": _fed_recon_eval,
+    "build_fed_kmeans": _fed_kmeans,
 }
 
 
@@ -212,35 +249,3 @@ def _argument(process: Process, name: str) -> Any:
         return (process.arguments or {})[name]
     except KeyError:
         raise fc.TraceError(f"the trace describes {process.builder} without its {name}.") from None
-
-
-def _model(trace: Trace, number: int) -> fc.Model:
-    described = trace.processes[number].model
-    if described is None:
-        raise fc.NotReplayableError("the model was not written down.")
-    named = lambda part: _weights(trace, number, f"global_model_weights/{part}")
-    model = tff_io.from_keras_config(
-        described["class_name"],
-        described["config"],
-        loss=described["loss"],
-        metrics=described["metrics"],
-        weights=fc.ModelWeights(named("trainable"), named("non_trainable")),
-    )
-    return _functional(model, described) if described["kind"] == "functional" else model
-
-
-def _functional(model: fc.Model, described: Mapping[str, Any]) -> fc.Model:
-    """As TFF's `functional_model_from_keras`: no regularization, no metrics but the script's."""
-
-    def forward(*args: Any) -> fc.Forward:
-        found = model.forward(*args)
-        return found._replace(objective=found.metric_loss)
-
-    metrics = zip(described["metric_names"], model.metrics.values(), strict=False)
-    return model._replace(forward=forward, metrics=dict(metrics))
-
-
-def _weights(trace: Trace, number: int, prefix: str) -> list[Any]:
-    call = next((call for call in trace.calls if call.process == number), None)
-    state = {} if call is None else trace.state(call.state_before)
-    return [leaf for path, leaf in state.items() if path.startswith(prefix + "/")]
