@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from fedbridge.jax_core import ModelError, ModelWeights
-from fedbridge.tff_io._keras_layers import DROPOUTS, layer
+from fedbridge.tff_io._keras_layers import build_layer
 from fedbridge.tff_io._keras_objects import Spec, is_from_keras
 from fedbridge.tff_io._keras_parts import Layer, StepMask
 
@@ -53,13 +53,14 @@ class Call(NamedTuple):
         layer: What is applied.
         inputs: The slots of its inputs.
         output: The slot of its first output; the others follow.
-        masked: Whether the config says that it has a mask, which must be the one computed here.
+        masked: Whether the layer is given Keras' mask, where the config says so (in Keras 3's
+            functional models); it must be the mask computed here.
     """
 
     layer: GraphLayer
     inputs: tuple[int, ...]
     output: int
-    masked: bool
+    masked: bool | None
 
     def results(self, values: Any) -> dict[int, Any]:
         """What the layer gave, in its slots: one value for the first, or a tuple for all."""
@@ -98,10 +99,9 @@ class Graph(NamedTuple):
                     f'layer "{call.layer.name}" is called with a mask of the script\'s own, which'
                     " is not supported; supported: `Embedding(..., mask_zero=True)` and `Masking()`"
                 )
-            computes = call.layer.layer
-            slots |= call.results(
-                computes.apply(call.layer.weights(weights), arguments, given, own)
-            )
+            seen = [None] * len(given) if call.masked is False else given
+            computes, mine = call.layer.layer, call.layer.weights(weights)
+            slots |= call.results(computes.apply(mine, arguments, seen, own))
             masks |= call.results(computes.mask(arguments, given))
         return [slots[slot] for slot in self.outputs]
 
@@ -120,7 +120,7 @@ def read_graph(class_name: str, config: Mapping[str, Any]) -> Graph:
     layers: dict[str, GraphLayer] = {}
     counts = {True: 0, False: 0}
     for name, spec, trainable in _leaves(config):
-        built = layer(spec)
+        built = build_layer(spec)
         layers[name] = GraphLayer(name, built, trainable, counts[trainable])
         counts[trainable] += len(built.weights)
     wiring = _wiring(class_name, config)
@@ -153,15 +153,16 @@ def _is_random(spec: Spec) -> bool:
     """Whether a layer, or the one in it, draws in training."""
     config = spec["config"]
     inner = [config[name] for name in ("layer", "backward_layer") if config.get(name)]
-    rates = ["dropout", "recurrent_dropout"] + (["rate"] if spec["class_name"] in DROPOUTS else [])
-    return any(config.get(rate) or 0.0 for rate in rates) or any(map(_is_random, inner))
+    rates = ("dropout", "recurrent_dropout", "rate", "stddev")
+    own = any((config.get(rate) or 0.0) > 0.0 for rate in rates)
+    return own or any(map(_is_random, inner))
 
 
 class _Wiring(NamedTuple):
     """A model's config in one form: tensors are (layer, node, number of the output)."""
 
     specs: dict[str, Spec]
-    nodes: list[tuple[str, int, list[tuple[str, int, int]], bool]]
+    nodes: list[tuple[str, int, list[tuple[str, int, int]], bool | None]]
     inputs: dict[str, str]  # the input's name (a key, where Keras was given a dict) to its layer
     outputs: list[tuple[str, int, int]]
 
@@ -227,7 +228,7 @@ def _wiring(class_name: str, config: Mapping[str, Any]) -> _Wiring:
         if not names:
             raise ModelError(f'the model "{config.get("name")}" has no layers')
         sources = [[], *([(name, 0, 0)] for name in names)]
-        nodes = [(name, 0, source, False) for name, source in zip(names, sources, strict=False)]
+        nodes = [(name, 0, source, None) for name, source in zip(names, sources, strict=False)]
         return _Wiring(specs, nodes, {names[0]: names[0]}, [(names[-1], 0, 0)])
 
     nodes = [
@@ -267,8 +268,8 @@ def _references(references: Sequence[Any]) -> list[Sequence[Any]]:
     return [references] if isinstance(references[0], str) else list(references)
 
 
-def _sources(name: str, node: Any) -> tuple[list[Sequence[Any]], bool]:
-    """The tensors that a call of a layer takes, in either dialect, and whether it has a mask."""
+def _sources(name: str, node: Any) -> tuple[list[Sequence[Any]], bool | None]:
+    """The tensors that a call takes and, where Keras 3 wrote it, whether it has a mask."""
     if isinstance(node, Mapping):
         tensors = node["args"]
         if len(tensors) == 1 and isinstance(tensors[0], list):
@@ -289,7 +290,7 @@ def _sources(name: str, node: Any) -> tuple[list[Sequence[Any]], bool]:
         references = [node] if node and isinstance(node[0], str) else node
         sources = [reference[:3] for reference in references]
         keywords = {k: v for reference in references for k, v in (reference[3:] or [{}])[0].items()}
-        masked = False
+        masked = None
     for keyword, value in keywords.items():
         if value is not None:
             raise ModelError(

@@ -35,8 +35,8 @@ class Layer(NamedTuple):
     Attributes:
         apply: `(weights, inputs, masks, key) -> output`, or a tuple of outputs; the key is None
             unless the layer is training.
-        weights: The names and shapes of the weights, in Keras' order; None for a dimension that
-            depends on the input.
+        weights: The names and shapes of the weights, in Keras' order; None for a dimension, or for
+            a whole shape, that depends on the input.
         penalties: For each weight, its regularizer or None.
         random: Whether the output in training depends on the key.
         mask: `(inputs, masks) -> mask` of the output, or a tuple of masks, one for each.
@@ -47,7 +47,7 @@ class Layer(NamedTuple):
         [Sequence[Array], Sequence[Array], Sequence[StepMask], Key[Array, ""] | None],
         Array | tuple[Array, ...],
     ]
-    weights: tuple[tuple[str, tuple[int | None, ...]], ...] = ()
+    weights: tuple[tuple[str, tuple[int | None, ...] | None], ...] = ()
     penalties: tuple[Penalty | None, ...] = ()
     random: bool = False
     mask: Callable[[Sequence[Array], Sequence[StepMask]], Any] = no_mask
@@ -114,13 +114,15 @@ def along_last(vector: Float[Array, " channels"], ndim: int) -> Float[Array, "..
     return vector.reshape((1,) * (ndim - 1) + (-1,))
 
 
-def fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:
-    """Whether a shape is the expected one, in which None stands for any number.
+def fits(shape: Sequence[int], expected: Sequence[int | None] | None) -> bool:
+    """Whether a shape is the expected one, in which None stands for any number; None fits all.
 
     Example:
         >>> fits((3, 5), (None, 5)), fits((3, 5), (None,))
         (True, False)
     """
+    if expected is None:
+        return True
     return len(shape) == len(expected) and all(
         want in (None, got) for got, want in zip(shape, expected, strict=True)
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
 from fedbridge.jax_core import ModelError
 from fedbridge.tff_io._keras_objects import Spec
@@ -44,7 +44,7 @@ def _embedding(
 
 
 def _masking(mask_value: float = 0.0) -> Layer:
-    def counts(x: Array) -> StepMask:
+    def counts(x: Array) -> Bool[Array, "..."]:
         return jnp.any(x != mask_value, axis=-1)
 
     def apply(weights: Any, inputs: Sequence[Array], masks: Any, key: Any) -> Array:
