@@ -295,3 +295,46 @@ def test_a_word_that_is_no_row(tff, word):
     forward, gradients = Converted(from_keras(model, loss)).step(batch)
     assert np.isnan(forward.objective)
     assert all(np.isnan(gradient).any() for gradient in jax.tree.leaves(gradients))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("CategoricalHinge", {}),
+        ("CosineSimilarity", {}),
+        ("Hinge", {}),
+        ("Huber", {"delta": 0.3}),
+        ("KLDivergence", {}),
+        ("LogCosh", {}),
+        ("MeanAbsoluteError", {}),
+        ("MeanAbsolutePercentageError", {}),
+        ("MeanSquaredLogarithmicError", {}),
+        ("Poisson", {}),
+        ("SquaredHinge", {}),
+    ],
+)
+@pytest.mark.parametrize("reduction", ["auto", "sum"])
+def test_losses(tff, name, arguments, reduction):
+    """Values and gradients in TFF, with rows on the kinks: equal, zero, on the margin."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(ROWS, 3)).astype(np.float32)
+    x[0] = 0.0
+    y = rng.integers(0, 2, (ROWS, 3)) if "Hinge" in name else np.abs(rng.normal(size=(ROWS, 3)))
+    y = y.astype(np.float32)
+    x[1], y[2] = y[1], 0.0
+    x[3] = 2.0 * y[3] - 1.0
+    keras = tf.keras
+    positive = name in ("Poisson", "KLDivergence")
+    scale = keras.layers.DepthwiseConv2D(1, use_bias=False, depthwise_initializer="ones")
+    net = [keras.layers.Reshape((1, 1, 3), input_shape=(3,)), scale, keras.layers.Reshape((3,))]
+    end = [keras.layers.Activation("softplus")] if positive else []
+    model = keras.Sequential([*net, *end])
+    loss = getattr(keras.losses, name)(**arguments, reduction=reduction)
+    spec = {"x": tf.TensorSpec((None, 3), tf.float32), "y": tf.TensorSpec((None, 3), tf.float32)}
+    reference = tff.learning.models.from_keras_model(model, loss, spec)
+    output, (expected,) = reference_step(reference, {"x": x, "y": y})
+    forward, (gradient,) = Converted(from_keras(model, loss)).step({"x": x, "y": y})
+    assert_close(forward.objective, output.loss.numpy(), "loss")
+    assert_close(gradient, expected.numpy(), "gradient")

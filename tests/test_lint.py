@@ -195,7 +195,7 @@ def test_a_guess_is_no_replacement(lint):
         ("keras.layers.BatchNormalization()", "layers.BatchNormalization"),
         ("layers.MultiHeadAttention(3, 4)", "layers.MultiHeadAttention"),
         ("Attention()", "layers.Attention"),
-        ("L.Huber()", "losses.Huber"),
+        ("L.BinaryFocalCrossentropy()", "losses.BinaryFocalCrossentropy"),
         ("metrics = [tf.keras.metrics.F1Score]", "metrics.F1Score"),
         ("tf.metrics.MeanRelativeError([1])", "metrics.MeanRelativeError"),
     ],

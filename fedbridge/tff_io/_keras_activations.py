@@ -23,14 +23,14 @@ def clip(x: Float[Array, "..."], low: float, high: float) -> Float[Array, "..."]
     return jnp.where(x < lowest, lowest, jnp.where(x > highest, highest, x))
 
 
-def maximum(x: Float[Array, "..."], y: Float[Array, "..."]) -> Float[Array, "..."]:
+def maximum(x: Float[Array, "..."], y: Float[Array, "..."] | float) -> Float[Array, "..."]:
     """`tf.maximum`: where both are equal, the first has the gradient."""
     return jnp.where(x >= y, x, y)
 
 
 def l2_normalize(x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
     """`tf.linalg.l2_normalize`."""
-    return x * jax.lax.rsqrt(maximum(jnp.sum(x * x, axis, keepdims=True), jnp.asarray(1e-12)))
+    return x * jax.lax.rsqrt(maximum(jnp.sum(x * x, axis, keepdims=True), 1e-12))
 
 
 def relu(

@@ -162,7 +162,7 @@ class _Wiring(NamedTuple):
     """A model's config in one form: tensors are (layer, node, number of the output)."""
 
     specs: dict[str, Spec]
-    nodes: list[tuple[str, int, list[tuple[str, int, int]], bool | None]]
+    nodes: Sequence[tuple[str, int, list[tuple[str, int, int]], bool | None]]
     inputs: dict[str, str]  # the input's name (a key, where Keras was given a dict) to its layer
     outputs: list[tuple[str, int, int]]
 
@@ -227,7 +227,7 @@ def _wiring(class_name: str, config: Mapping[str, Any]) -> _Wiring:
         names = list(specs)
         if not names:
             raise ModelError(f'the model "{config.get("name")}" has no layers')
-        sources = [[], *([(name, 0, 0)] for name in names)]
+        sources: list[list[tuple[str, int, int]]] = [[], *([(name, 0, 0)] for name in names)]
         nodes = [(name, 0, source, None) for name, source in zip(names, sources, strict=False)]
         return _Wiring(specs, nodes, {names[0]: names[0]}, [(names[-1], 0, 0)])
 

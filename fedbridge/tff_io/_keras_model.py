@@ -23,7 +23,8 @@ from fedbridge.jax_core import (
     check_labels,
 )
 from fedbridge.tff_io._keras_graph import Graph, read_graph
-from fedbridge.tff_io._keras_losses import LossFn, Mask, loss_function
+from fedbridge.tff_io._keras_loss_table import loss_function
+from fedbridge.tff_io._keras_losses import LossFn, Mask
 from fedbridge.tff_io._keras_metrics import tff_metrics
 from fedbridge.tff_io._keras_objects import Spec, describe_keras
 from fedbridge.tff_io._keras_parts import fits
