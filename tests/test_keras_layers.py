@@ -268,6 +268,71 @@ def test_clients_side_by_side_and_in_a_loop():
 # ---- single questions ----
 
 
+def normalized():
+    """A model with batch normalization, and a batch of it."""
+    rng = np.random.default_rng(4)
+    specs = [
+        {"class_name": "Dense", "config": {"name": "dense", "units": 3}},
+        {"class_name": "BatchNormalization", "config": {"name": "norm", "epsilon": 0.01}},
+        {
+            "class_name": "BatchNormalization",
+            "config": {"name": "frozen", "trainable": False, "scale": False},
+        },
+    ]
+    trainable = [rng.normal(size=shape) for shape in ((4, 3), 3, 3, 3)]
+    fixed = [*rng.normal(size=(2, 3)) ** 2, *rng.normal(size=(3, 3)) ** 2]
+    model = from_keras_config(
+        "Sequential",
+        {"name": "model", "layers": specs},
+        loss={"class_name": "MeanSquaredError", "config": {}},
+        weights=ModelWeights(trainable, fixed),
+    )
+    batch = {"x": rng.normal(size=(6, 4)), "y": rng.normal(size=(6, 3))}
+    return model, jax.tree.map(np.float32, batch)
+
+
+def test_batch_normalization_against_numpy():
+    """In training by the batch, in evaluation and where it is frozen by the fixed statistics."""
+    model, batch = normalized()
+    kernel, bias, gamma, beta = model.initial_weights.trainable
+    mean, variance, frozen_beta, frozen_mean, frozen_variance = model.initial_weights.non_trainable
+    x = batch["x"] @ kernel + bias
+    for training, center, spread in ((True, x.mean(0), x.var(0)), (False, mean, variance)):
+        out = (x - center) / np.sqrt(spread + 0.01) * gamma + beta
+        out = (out - frozen_mean) / np.sqrt(frozen_variance + 1e-3) + frozen_beta
+        forward = model.forward(model.initial_weights, batch, None, None, training)
+        np.testing.assert_allclose(forward.predictions, out, rtol=1e-4, atol=1e-5)
+        for ours, before in zip(
+            forward.non_trainable, model.initial_weights.non_trainable, strict=True
+        ):
+            np.testing.assert_array_equal(ours, before)
+
+
+def test_batch_normalization_sees_real_rows_only():
+    model, batch = normalized()
+
+    def step(batch, mask):
+        def objective(trainable):
+            weights = model.initial_weights._replace(trainable=trainable)
+            return model.forward(weights, batch, mask, None, True).objective
+
+        return jax.value_and_grad(objective)(model.initial_weights.trainable)
+
+    alone = step({name: leaf[:4] for name, leaf in batch.items()}, None)
+    padded = step(batch, jnp.arange(6) < 4)
+    jax.tree.map(lambda ours, theirs: assert_close(ours, theirs, scale=1.0), padded, alone)
+    nothing = step(batch, jnp.zeros(6, bool))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(nothing))
+
+
+def test_batch_normalization_warns():
+    with jax.numpy_rank_promotion("allow"):
+        model = keras.Sequential([layers.Input((3,)), layers.BatchNormalization()])
+    with pytest.warns(UserWarning, match="never updated in federated training, as in TFF"):
+        converted_model = from_keras(model, keras.losses.MeanSquaredError())
+    assert [len(side) for side in converted_model.initial_weights] == [2, 2]
+
+
 def converted(*specs, weights=()):
     """A converted Sequential model of layers' configs."""
     specs = [{"class_name": name, "config": {"name": name, **config}} for name, config in specs]

@@ -55,9 +55,10 @@ def test_values_and_gradients_are_keras(name, arguments, reduction):
     ours = loss_function(describe_keras(theirs))
     labels, out = data(name)
     mask = jnp.arange(ROWS) < REAL
-    value, gradient = jax.value_and_grad(lambda out: ours(labels, out, mask))(jnp.asarray(out))
+    y, x = jnp.asarray(labels), jnp.asarray(out)
+    value, gradient = jax.value_and_grad(lambda x: ours(y, x, mask))(x)
     with jax.numpy_rank_promotion("allow"):
-        expected, slope = jax.value_and_grad(lambda out: theirs(labels[:REAL], out))(out[:REAL])
+        expected, slope = jax.value_and_grad(lambda x: theirs(labels[:REAL], x))(out[:REAL])
     # Float32 on both sides; the logarithms of Keras 3 differ in the last bits.
     np.testing.assert_allclose(value, expected, rtol=3e-6)
     np.testing.assert_allclose(gradient[:REAL], slope, rtol=1e-5, atol=1e-6)
@@ -69,3 +70,9 @@ def test_on_the_margin_the_gradient_is_tensorflows(name, slope):
     loss = loss_function({"class_name": name, "config": {}})
     gradient = jax.grad(lambda out: loss(jnp.ones((1, 1)), out, None))(jnp.ones((1, 1)))
     assert gradient.item() == slope
+
+
+def test_where_it_is_met_an_absolute_error_has_no_slope():
+    loss = loss_function({"class_name": "MeanAbsoluteError", "config": {}})
+    gradient = jax.grad(lambda out: loss(jnp.ones((1, 1)), out, None))(jnp.ones((1, 1)))
+    assert gradient.item() == 0.0

@@ -23,6 +23,11 @@ def clip(x: Float[Array, "..."], low: float, high: float) -> Float[Array, "..."]
     return jnp.where(x < lowest, lowest, jnp.where(x > highest, highest, x))
 
 
+def absolute(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`tf.abs`: the gradient at 0 is 0, where `jnp.abs` has 1."""
+    return x * jax.lax.stop_gradient(jnp.sign(x))
+
+
 def maximum(x: Float[Array, "..."], y: Float[Array, "..."] | float) -> Float[Array, "..."]:
     """`tf.maximum`: where both are equal, the first has the gradient."""
     return jnp.where(x >= y, x, y)

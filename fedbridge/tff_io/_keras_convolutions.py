@@ -141,7 +141,7 @@ def _separable(rank: int) -> Callable[..., Layer]:
         by_channel = _by_channel(step, padding, dilation)
         activate = named_activation(activation)
 
-        def apply(weights: Sequence[Array], inputs: Sequence[Array], masks: Any, key: Any) -> Array:
+        def apply(weights: Sequence[Array], inputs: Sequence[Array], masks: Any, _: Any) -> Array:
             x, depthwise = inputs[0], weights[0]
             if rank == 1:
                 x, depthwise = x[:, None], depthwise[None]

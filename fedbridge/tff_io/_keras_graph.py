@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+from jaxtyping import Array
 
 from fedbridge.jax_core import ModelError, ModelWeights
 from fedbridge.tff_io._keras_layers import build_layer
 from fedbridge.tff_io._keras_objects import Spec, is_from_keras
-from fedbridge.tff_io._keras_parts import Layer, StepMask
+from fedbridge.tff_io._keras_parts import Layer, StepMask, Training
 
 # Keras 3 writes the masks that it makes by itself into a functional model, as operations.
 _MASK_OPERATIONS = ("Any", "LogicalOr", "NotEqual")
@@ -32,18 +32,27 @@ class GraphLayer(NamedTuple):
         layer: What it computes.
         trainable: Where its weights are: in the trainable or in the non-trainable list.
         first: The place of its first weight in that list.
+        first_fixed: The place of its first fixed weight in the non-trainable list.
     """
 
     name: str
     layer: Layer
     trainable: bool
     first: int
+    first_fixed: int
 
     def weights(self, weights: ModelWeights) -> Sequence[Array]:
         """The layer's own weights."""
         side = weights.trainable if self.trainable else weights.non_trainable
         own = side[self.first : self.first + len(self.layer.weights)]
-        return [jnp.asarray(weight) for weight in own]
+        last_fixed = self.first_fixed + len(self.layer.fixed)
+        fixed = weights.non_trainable[self.first_fixed : last_fixed]
+        return [jnp.asarray(weight) for weight in (*own, *fixed)]
+
+    def shapes(self, *, trainable: bool) -> list[tuple[str, Sequence[int | None] | None]]:
+        """Names and shapes of the layer's weights in one of the lists."""
+        own = self.layer.weights if self.trainable is trainable else ()
+        return [*own, *(() if trainable else self.layer.fixed)]
 
 
 class Call(NamedTuple):
@@ -83,15 +92,15 @@ class Graph(NamedTuple):
     outputs: tuple[int, ...]
 
     def apply(
-        self, weights: ModelWeights, inputs: Sequence[Array], key: Key[Array, ""] | None
+        self, weights: ModelWeights, inputs: Sequence[Array], training: Training | None
     ) -> list[Array]:
-        """The outputs for a batch; with a key as in training, without one as in evaluation."""
+        """The outputs for a batch, in training or (None) in evaluation."""
         slots: dict[int, Array] = dict(enumerate(inputs))
         masks: dict[int, StepMask] = {}
         for number, call in enumerate(self.calls):
-            own = None
-            if key is not None and call.layer.layer.random:
-                own = jax.random.fold_in(key, number)
+            own = training
+            if own is not None and own.key is not None and call.layer.layer.random:
+                own = own._replace(key=jax.random.fold_in(own.key, number))
             arguments = [slots[slot] for slot in call.inputs]
             given = [masks.get(slot) for slot in call.inputs]
             if call.masked and all(mask is None for mask in given):
@@ -120,9 +129,11 @@ def read_graph(class_name: str, config: Mapping[str, Any]) -> Graph:
     layers: dict[str, GraphLayer] = {}
     counts = {True: 0, False: 0}
     for name, spec, trainable in _leaves(config):
-        built = build_layer(spec)
-        layers[name] = GraphLayer(name, built, trainable, counts[trainable])
+        built = build_layer({**spec, "config": {**spec["config"], "trainable": trainable}})
+        first = counts[trainable]
         counts[trainable] += len(built.weights)
+        layers[name] = GraphLayer(name, built, trainable, first, counts[False])
+        counts[False] += len(built.fixed)
     wiring = _wiring(class_name, config)
     calls: list[Call] = []
     slots = list(range(len(wiring.inputs)))

@@ -195,7 +195,7 @@ def _rescaling(scale: float, offset: float = 0.0) -> Layer:
 
 
 def _p_relu(shared_axes: Any = None, alpha_regularizer: Spec | None = None) -> Layer:
-    def apply(weights: Sequence[Array], inputs: Sequence[Array], masks: Any, key: Any) -> Array:
+    def apply(weights: Sequence[Array], inputs: Sequence[Array], masks: Any, _: Any) -> Array:
         (x,) = inputs
         return jax.nn.relu(x) - weights[0][None] * jax.nn.relu(-x)
 
@@ -205,7 +205,7 @@ def _p_relu(shared_axes: Any = None, alpha_regularizer: Spec | None = None) -> L
 def _softmax(axis: int | list[int] = -1) -> Layer:
     softmax = ACTIVATION_LAYERS["Softmax"](axis)
 
-    def apply(weights: Any, inputs: Sequence[Array], masks: Sequence[Any], key: Any) -> Array:
+    def apply(weights: Any, inputs: Sequence[Array], masks: Sequence[Any], _: Any) -> Array:
         (x,), (mask,) = inputs, masks
         if mask is None:
             return softmax(x)
@@ -229,9 +229,11 @@ def _time_distributed(layer: Spec) -> Layer:
         return [x if x is None else x.reshape(-1, *x.shape[2:]) for x in arrays]
 
     def apply(
-        weights: Sequence[Array], inputs: Sequence[Array], masks: Sequence[Any], key: Any
+        weights: Sequence[Array], inputs: Sequence[Array], masks: Sequence[Any], training: Any
     ) -> Array:
-        out: Any = inner.apply(weights, of_steps(inputs), of_steps(masks), key)
+        if training is not None and training.rows is not None:
+            training = training._replace(rows=jnp.repeat(training.rows, inputs[0].shape[1]))
+        out: Any = inner.apply(weights, of_steps(inputs), of_steps(masks), training)
         return out.reshape(*inputs[0].shape[:2], *out.shape[1:])
 
     def mask(inputs: Sequence[Array], masks: Sequence[Any]) -> Any:

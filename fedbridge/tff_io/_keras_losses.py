@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Num
 
 from fedbridge.jax_core import ModelError
 from fedbridge.jax_core.metrics import divide_no_nan, masked_total
-from fedbridge.tff_io._keras_activations import clip
+from fedbridge.tff_io._keras_activations import absolute, clip
 
 EPSILON = 1e-7
 
@@ -144,7 +144,7 @@ def squared_error(y_true: Array, y_pred: Array, mask: Mask) -> Float[Array, "...
 def absolute_error(y_true: Array, y_pred: Array, mask: Mask) -> Float[Array, "..."]:
     """Keras' `mean_absolute_error`, one value for each example."""
     labels, y_pred = broadcast(y_true, y_pred)
-    return mean_of_last_axis(jnp.abs(y_pred - labels), mask)
+    return mean_of_last_axis(absolute(y_pred - labels), mask)
 
 
 def huber(delta: float = 1.0) -> Elements:
@@ -153,7 +153,7 @@ def huber(delta: float = 1.0) -> Elements:
     def elements(y_true: Array, y_pred: Array, mask: Mask) -> Array:
         labels, y_pred = broadcast(y_true, y_pred)
         error = y_pred - labels
-        size = jnp.abs(error)
+        size = absolute(error)
         near, far = 0.5 * error * error, delta * size - 0.5 * delta * delta
         return mean_of_last_axis(jnp.where(size <= delta, near, far), mask)
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from fedbridge.jax_core import ModelError
-from fedbridge.tff_io._keras_parts import Layer, drop_rate, same_mask
+from fedbridge.tff_io._keras_parts import Layer, drop_rate, key_of, same_mask
 
 
 def _dropout(rate: float, noise_shape: Any = None) -> Layer:
@@ -46,8 +46,9 @@ def _gaussian_dropout(rate: float) -> Layer:
 
 
 def _noise(strength: float, add: Callable[[Array, Key[Array, ""]], Array]) -> Layer:
-    def apply(weights: Any, inputs: Sequence[Array], masks: Any, key: Any) -> Array:
+    def apply(weights: Any, inputs: Sequence[Array], masks: Any, training: Any) -> Array:
         (x,) = inputs
+        key = key_of(training)
         return x if key is None or strength == 0.0 else add(x, key)
 
     return Layer(apply, random=strength > 0.0, mask=same_mask)

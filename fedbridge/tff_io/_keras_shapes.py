@@ -121,7 +121,10 @@ def _global_average_pooling_1d(data_format: str | None = None, keepdims: bool = 
     channels_last(data_format)
 
     def apply(
-        weights: Any, inputs: Sequence[Float[Array, "b s c"]], masks: Sequence[StepMask], key: Any
+        weights: Any,
+        inputs: Sequence[Float[Array, "b s c"]],
+        masks: Sequence[StepMask],
+        _: Any,
     ) -> Array:
         (x,), (mask,) = inputs, masks
         if mask is None:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fedbridge.jax_core.metrics import highest, in_top_k
-from fedbridge.tff_io._keras_activations import clip, maximum
+from fedbridge.tff_io._keras_activations import absolute, clip, maximum
 from fedbridge.tff_io._keras_losses import (
     EPSILON,
     Elements,
@@ -63,7 +63,7 @@ def sparse_top_k_categorical_accuracy(k: int = 5) -> Elements:
 def percentage_error(y_true: Array, y_pred: Array, mask: Mask) -> Values:
     """Keras' `mean_absolute_percentage_error`."""
     labels, y_pred = broadcast(y_true, y_pred)
-    share = jnp.abs((labels - y_pred) / jnp.maximum(jnp.abs(labels), EPSILON))
+    share = absolute((labels - y_pred) / jnp.maximum(jnp.abs(labels), EPSILON))
     return 100.0 * mean_of_last_axis(share, mask)
 
 
