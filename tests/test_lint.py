@@ -194,10 +194,10 @@ def test_a_guess_is_no_replacement(lint):
     ("line", "name"),
     [
         ("tf.keras.layers.ConvLSTM2D(3, 4)", "layers.ConvLSTM2D"),
-        ("keras.layers.BatchNormalization()", "layers.BatchNormalization"),
+        ("keras.layers.UnitNormalization()", "layers.UnitNormalization"),
         ("layers.MultiHeadAttention(3, 4)", "layers.MultiHeadAttention"),
         ("Attention()", "layers.Attention"),
-        ("L.Huber()", "losses.Huber"),
+        ("L.BinaryFocalCrossentropy()", "losses.BinaryFocalCrossentropy"),
         ("metrics = [tf.keras.metrics.F1Score]", "metrics.F1Score"),
         ("tf.metrics.MeanRelativeError([1])", "metrics.MeanRelativeError"),
     ],

@@ -40,11 +40,19 @@ _KERAS_ASIDE = (
     "Normalization", "Resizing", "StringLookup", "TextVectorization",
 )  # fmt: skip
 _KERAS_ALIASES = {
+    "AvgPool1D": "AveragePooling1D",
     "AvgPool2D": "AveragePooling2D",
+    "Convolution1D": "Conv1D",
     "Convolution2D": "Conv2D",
+    "Convolution2DTranspose": "Conv2DTranspose",
+    "GlobalAvgPool1D": "GlobalAveragePooling1D",
     "GlobalAvgPool2D": "GlobalAveragePooling2D",
+    "GlobalMaxPool1D": "GlobalMaxPooling1D",
     "GlobalMaxPool2D": "GlobalMaxPooling2D",
+    "MaxPool1D": "MaxPooling1D",
     "MaxPool2D": "MaxPooling2D",
+    "SeparableConvolution1D": "SeparableConv1D",
+    "SeparableConvolution2D": "SeparableConv2D",
 }
 _PRIVATE = "a private import: TFF 0.87.0 may have it, fedbridge follows public names only"
 
@@ -358,7 +366,7 @@ def _converted() -> dict[str, tuple[str, ...]]:
     """The Keras classes that fedbridge computes itself; the tables import JAX."""
     from fedbridge.tff_io._keras_activations import ACTIVATION_LAYERS
     from fedbridge.tff_io._keras_layers import LAYERS
-    from fedbridge.tff_io._keras_losses import LOSSES
+    from fedbridge.tff_io._keras_loss_table import LOSSES
     from fedbridge.tff_io._keras_metrics import METRICS
 
     layers = {*LAYERS, *ACTIVATION_LAYERS} - {*_RANDOM_LAYERS, "InputLayer"}

@@ -23,6 +23,21 @@ def clip(x: Float[Array, "..."], low: float, high: float) -> Float[Array, "..."]
     return jnp.where(x < lowest, lowest, jnp.where(x > highest, highest, x))
 
 
+def absolute(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`tf.abs`: the gradient at 0 is 0, where `jnp.abs` has 1."""
+    return x * jax.lax.stop_gradient(jnp.sign(x))
+
+
+def maximum(x: Float[Array, "..."], y: Float[Array, "..."] | float) -> Float[Array, "..."]:
+    """`tf.maximum`: where both are equal, the first has the gradient."""
+    return jnp.where(x >= y, x, y)
+
+
+def l2_normalize(x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
+    """`tf.linalg.l2_normalize`."""
+    return x * jax.lax.rsqrt(maximum(jnp.sum(x * x, axis, keepdims=True), 1e-12))
+
+
 def relu(
     x: Float[Array, "..."],
     negative_slope: float = 0.0,
@@ -85,6 +100,10 @@ def _elu_layer(alpha: float = 1.0) -> Activation:
     return lambda x: elu(x, alpha)
 
 
+def _thresholded_relu_layer(theta: float = 1.0) -> Activation:
+    return lambda x: x * (x > theta).astype(x.dtype)
+
+
 def _softmax_layer(axis: int | list[int] = -1) -> Activation:
     return lambda x: jax.nn.softmax(x, axis=axis if isinstance(axis, int) else tuple(axis))
 
@@ -114,6 +133,7 @@ ACTIVATION_LAYERS: dict[str, Callable[..., Activation]] = {
     "LeakyReLU": _leaky_relu_layer,
     "ReLU": _relu_layer,
     "Softmax": _softmax_layer,
+    "ThresholdedReLU": _thresholded_relu_layer,
 }
 
 

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+from jaxtyping import Array
 
 from fedbridge.jax_core import ModelError, ModelWeights
-from fedbridge.tff_io._keras_layers import DROPOUTS, layer
+from fedbridge.tff_io._keras_layers import build_layer
 from fedbridge.tff_io._keras_objects import Spec, is_from_keras
-from fedbridge.tff_io._keras_parts import Layer, StepMask
+from fedbridge.tff_io._keras_parts import Layer, StepMask, Training
 
 # Keras 3 writes the masks that it makes by itself into a functional model, as operations.
 _MASK_OPERATIONS = ("Any", "LogicalOr", "NotEqual")
@@ -32,18 +32,27 @@ class GraphLayer(NamedTuple):
         layer: What it computes.
         trainable: Where its weights are: in the trainable or in the non-trainable list.
         first: The place of its first weight in that list.
+        first_fixed: The place of its first fixed weight in the non-trainable list.
     """
 
     name: str
     layer: Layer
     trainable: bool
     first: int
+    first_fixed: int
 
     def weights(self, weights: ModelWeights) -> Sequence[Array]:
         """The layer's own weights."""
         side = weights.trainable if self.trainable else weights.non_trainable
         own = side[self.first : self.first + len(self.layer.weights)]
-        return [jnp.asarray(weight) for weight in own]
+        last_fixed = self.first_fixed + len(self.layer.fixed)
+        fixed = weights.non_trainable[self.first_fixed : last_fixed]
+        return [jnp.asarray(weight) for weight in (*own, *fixed)]
+
+    def shapes(self, *, trainable: bool) -> list[tuple[str, Sequence[int | None] | None]]:
+        """Names and shapes of the layer's weights in one of the lists."""
+        own = self.layer.weights if self.trainable is trainable else ()
+        return [*own, *(() if trainable else self.layer.fixed)]
 
 
 class Call(NamedTuple):
@@ -53,13 +62,14 @@ class Call(NamedTuple):
         layer: What is applied.
         inputs: The slots of its inputs.
         output: The slot of its first output; the others follow.
-        masked: Whether the config says that it has a mask, which must be the one computed here.
+        masked: Whether the layer is given Keras' mask, where the config says so (in Keras 3's
+            functional models); it must be the mask computed here.
     """
 
     layer: GraphLayer
     inputs: tuple[int, ...]
     output: int
-    masked: bool
+    masked: bool | None
 
     def results(self, values: Any) -> dict[int, Any]:
         """What the layer gave, in its slots: one value for the first, or a tuple for all."""
@@ -82,15 +92,15 @@ class Graph(NamedTuple):
     outputs: tuple[int, ...]
 
     def apply(
-        self, weights: ModelWeights, inputs: Sequence[Array], key: Key[Array, ""] | None
+        self, weights: ModelWeights, inputs: Sequence[Array], training: Training | None
     ) -> list[Array]:
-        """The outputs for a batch; with a key as in training, without one as in evaluation."""
+        """The outputs for a batch, in training or (None) in evaluation."""
         slots: dict[int, Array] = dict(enumerate(inputs))
         masks: dict[int, StepMask] = {}
         for number, call in enumerate(self.calls):
-            own = None
-            if key is not None and call.layer.layer.random:
-                own = jax.random.fold_in(key, number)
+            own = training
+            if own is not None and own.key is not None and call.layer.layer.random:
+                own = own._replace(key=jax.random.fold_in(own.key, number))
             arguments = [slots[slot] for slot in call.inputs]
             given = [masks.get(slot) for slot in call.inputs]
             if call.masked and all(mask is None for mask in given):
@@ -98,10 +108,9 @@ class Graph(NamedTuple):
                     f'layer "{call.layer.name}" is called with a mask of the script\'s own, which'
                     " is not supported; supported: `Embedding(..., mask_zero=True)` and `Masking()`"
                 )
-            computes = call.layer.layer
-            slots |= call.results(
-                computes.apply(call.layer.weights(weights), arguments, given, own)
-            )
+            seen = [None] * len(given) if call.masked is False else given
+            computes, mine = call.layer.layer, call.layer.weights(weights)
+            slots |= call.results(computes.apply(mine, arguments, seen, own))
             masks |= call.results(computes.mask(arguments, given))
         return [slots[slot] for slot in self.outputs]
 
@@ -120,9 +129,11 @@ def read_graph(class_name: str, config: Mapping[str, Any]) -> Graph:
     layers: dict[str, GraphLayer] = {}
     counts = {True: 0, False: 0}
     for name, spec, trainable in _leaves(config):
-        built = layer(spec)
-        layers[name] = GraphLayer(name, built, trainable, counts[trainable])
+        built = build_layer({**spec, "config": {**spec["config"], "trainable": trainable}})
+        first = counts[trainable]
         counts[trainable] += len(built.weights)
+        layers[name] = GraphLayer(name, built, trainable, first, counts[False])
+        counts[False] += len(built.fixed)
     wiring = _wiring(class_name, config)
     calls: list[Call] = []
     slots = list(range(len(wiring.inputs)))
@@ -153,15 +164,16 @@ def _is_random(spec: Spec) -> bool:
     """Whether a layer, or the one in it, draws in training."""
     config = spec["config"]
     inner = [config[name] for name in ("layer", "backward_layer") if config.get(name)]
-    rates = ["dropout", "recurrent_dropout"] + (["rate"] if spec["class_name"] in DROPOUTS else [])
-    return any(config.get(rate) or 0.0 for rate in rates) or any(map(_is_random, inner))
+    rates = ("dropout", "recurrent_dropout", "rate", "stddev")
+    own = any((config.get(rate) or 0.0) > 0.0 for rate in rates)
+    return own or any(map(_is_random, inner))
 
 
 class _Wiring(NamedTuple):
     """A model's config in one form: tensors are (layer, node, number of the output)."""
 
     specs: dict[str, Spec]
-    nodes: list[tuple[str, int, list[tuple[str, int, int]], bool]]
+    nodes: Sequence[tuple[str, int, list[tuple[str, int, int]], bool | None]]
     inputs: dict[str, str]  # the input's name (a key, where Keras was given a dict) to its layer
     outputs: list[tuple[str, int, int]]
 
@@ -226,8 +238,8 @@ def _wiring(class_name: str, config: Mapping[str, Any]) -> _Wiring:
         names = list(specs)
         if not names:
             raise ModelError(f'the model "{config.get("name")}" has no layers')
-        sources = [[], *([(name, 0, 0)] for name in names)]
-        nodes = [(name, 0, source, False) for name, source in zip(names, sources, strict=False)]
+        sources: list[list[tuple[str, int, int]]] = [[], *([(name, 0, 0)] for name in names)]
+        nodes = [(name, 0, source, None) for name, source in zip(names, sources, strict=False)]
         return _Wiring(specs, nodes, {names[0]: names[0]}, [(names[-1], 0, 0)])
 
     nodes = [
@@ -267,8 +279,8 @@ def _references(references: Sequence[Any]) -> list[Sequence[Any]]:
     return [references] if isinstance(references[0], str) else list(references)
 
 
-def _sources(name: str, node: Any) -> tuple[list[Sequence[Any]], bool]:
-    """The tensors that a call of a layer takes, in either dialect, and whether it has a mask."""
+def _sources(name: str, node: Any) -> tuple[list[Sequence[Any]], bool | None]:
+    """The tensors that a call takes and, where Keras 3 wrote it, whether it has a mask."""
     if isinstance(node, Mapping):
         tensors = node["args"]
         if len(tensors) == 1 and isinstance(tensors[0], list):
@@ -289,7 +301,7 @@ def _sources(name: str, node: Any) -> tuple[list[Sequence[Any]], bool]:
         references = [node] if node and isinstance(node[0], str) else node
         sources = [reference[:3] for reference in references]
         keywords = {k: v for reference in references for k, v in (reference[3:] or [{}])[0].items()}
-        masked = False
+        masked = None
     for keyword, value in keywords.items():
         if value is not None:
             raise ModelError(

@@ -1,7 +1,8 @@
 """Keras' layers as pure functions: the table from a layer's class to what it computes.
 
-A function of this file takes the layer's config as keyword arguments (the names are Keras') and
-returns a `Layer`. To support another class, write its function and add a line to `LAYERS`.
+A function of this file, or of its neighbours, takes the layer's config as keyword arguments (the
+names are Keras') and returns a `Layer`. To support another class, write its function and add a line
+to `LAYERS`.
 
 The layouts are Keras' own, so weights need no conversion: Dense [in, out], Conv2D [height, width,
 in / groups, out], images [batch, height, width, channels].
@@ -17,30 +18,40 @@ from jaxtyping import Array
 from fedbridge.jax_core import ModelError
 from fedbridge.jax_core._pooling import avg_pool, max_pool
 from fedbridge.tff_io._keras_activations import ACTIVATION_LAYERS, named_activation
+from fedbridge.tff_io._keras_convolutions import CONVOLUTION_LAYERS
+from fedbridge.tff_io._keras_merge import MERGE_LAYERS
+from fedbridge.tff_io._keras_noise import NOISE_LAYERS
+from fedbridge.tff_io._keras_norm import NORMALIZATION_LAYERS
 from fedbridge.tff_io._keras_objects import Spec, construct
 from fedbridge.tff_io._keras_parts import (
     NEUTRAL,
     Layer,
     affine,
     channels_last,
-    drop_rate,
     fits,
     of_function,
     padding_name,
+    regularizer,
     same_mask,
     sizes,
 )
 from fedbridge.tff_io._keras_recurrent import RECURRENT_LAYERS
 from fedbridge.tff_io._keras_sequences import SEQUENCE_LAYERS
+from fedbridge.tff_io._keras_shapes import SHAPE_LAYERS
 
 
-def layer(spec: Spec) -> Layer:
+def build_layer(spec: Spec) -> Layer:
     """The layer that a config describes.
 
     Raises:
         ModelError: For a class, an argument or a dtype that fedbridge does not compute.
     """
-    built = construct(LAYERS | ACTIVATION_LAYERS, spec, kind="layer", neutral=NEUTRAL)
+    if spec["class_name"] == "Lambda":
+        raise ModelError(
+            f'layer "{spec["config"].get("name")}" is a Lambda, whose function the config does not'
+            " hold; write it with Keras' own layers, or compute it on the data, before the model"
+        )
+    built = construct(ACTIVATION_LAYERS | LAYERS, spec, kind="layer", neutral=NEUTRAL)
     dtype = spec["config"].get("dtype")
     if isinstance(dtype, Mapping):  # Keras 3 writes a policy
         dtype = dtype["config"]["name"]
@@ -173,30 +184,6 @@ def _global_pooling_2d(reduce: Callable[..., Array]) -> Callable[..., Layer]:
     return build
 
 
-def _flatten(data_format: str | None = None) -> Layer:
-    channels_last(data_format)
-    return of_function(lambda x: x.reshape(x.shape[0], -1))
-
-
-def _reshape(target_shape: Sequence[int]) -> Layer:
-    return of_function(lambda x: x.reshape(x.shape[0], *target_shape))
-
-
-def _dropout(rate: float, noise_shape: Any = None) -> Layer:
-    if noise_shape is not None:
-        raise ModelError("noise_shape is not supported; supported: one draw for each value")
-    drop_rate(rate)
-
-    def apply(weights: Sequence[Array], inputs: Sequence[Array], masks: Any, key: Any) -> Array:
-        (x,) = inputs
-        if key is None or rate == 0.0:
-            return x
-        kept = jax.random.bernoulli(key, 1.0 - rate, x.shape)
-        return jnp.where(kept, x * (1.0 / (1.0 - rate)), 0.0)
-
-    return Layer(apply, random=rate > 0.0, mask=same_mask)
-
-
 def _activation(activation: Any) -> Layer:
     return of_function(named_activation(activation), same_mask)
 
@@ -207,37 +194,75 @@ def _rescaling(scale: float, offset: float = 0.0) -> Layer:
     return of_function(lambda x: x * scale + offset)
 
 
-def _add() -> Layer:
-    def add(*inputs: Array) -> Array:
-        total = inputs[0]
-        for x in inputs[1:]:
-            total = total + x
-        return total
+def _p_relu(shared_axes: Any = None, alpha_regularizer: Spec | None = None) -> Layer:
+    def apply(weights: Sequence[Array], inputs: Sequence[Array], masks: Any, _: Any) -> Array:
+        (x,) = inputs
+        return jax.nn.relu(x) - weights[0][None] * jax.nn.relu(-x)
 
-    return of_function(add)
+    return Layer(apply, (("alpha", None),), (regularizer(alpha_regularizer),), mask=same_mask)
 
 
-def _concatenate(axis: int = -1) -> Layer:
-    return of_function(lambda *inputs: jnp.concatenate(inputs, axis=axis))
+def _softmax(axis: int | list[int] = -1) -> Layer:
+    softmax = ACTIVATION_LAYERS["Softmax"](axis)
+
+    def apply(weights: Any, inputs: Sequence[Array], masks: Sequence[Any], _: Any) -> Array:
+        (x,), (mask,) = inputs, masks
+        if mask is None:
+            return softmax(x)
+        if mask.shape != x.shape:
+            raise ModelError(
+                "Softmax behind Keras' mask is not supported: Keras adds the mask of shape"
+                f" {mask.shape} to values of shape {x.shape}; use activation='softmax' before it"
+            )
+        return softmax(x + (1.0 - mask.astype(x.dtype)) * -1e9)
+
+    return Layer(apply, mask=same_mask)
+
+
+def _time_distributed(layer: Spec) -> Layer:
+    """The layer, applied to every step as if it were an example of its own."""
+    if layer["class_name"] not in LAYERS | ACTIVATION_LAYERS or layer["config"].get("return_state"):
+        raise ModelError(f"a {layer['class_name']} is not supported here; supported: one layer")
+    inner = build_layer(layer)
+
+    def of_steps(arrays: Sequence[Any]) -> list[Any]:
+        return [x if x is None else x.reshape(-1, *x.shape[2:]) for x in arrays]
+
+    def apply(
+        weights: Sequence[Array], inputs: Sequence[Array], masks: Sequence[Any], training: Any
+    ) -> Array:
+        if training is not None and training.rows is not None:
+            training = training._replace(rows=jnp.repeat(training.rows, inputs[0].shape[1]))
+        out: Any = inner.apply(weights, of_steps(inputs), of_steps(masks), training)
+        return out.reshape(*inputs[0].shape[:2], *out.shape[1:])
+
+    def mask(inputs: Sequence[Array], masks: Sequence[Any]) -> Any:
+        shown = inner.mask(of_steps(inputs), of_steps(masks))
+        if shown is not None:
+            return shown.reshape(*inputs[0].shape[:2], *shown.shape[1:])
+        return masks[0] if masks[0] is None else masks[0].any(tuple(range(2, masks[0].ndim)))
+
+    return inner._replace(apply=apply, mask=mask)
 
 
 LAYERS: dict[str, Callable[..., Layer]] = {
     "Activation": _activation,
-    "Add": _add,
     "AveragePooling2D": _average_pooling_2d,
-    "Concatenate": _concatenate,
     "Conv2D": _conv2d,
     "Dense": _dense,
-    "Dropout": _dropout,
-    "Flatten": _flatten,
     "GlobalAveragePooling2D": _global_pooling_2d(jnp.mean),
     "GlobalMaxPooling2D": _global_pooling_2d(jnp.max),
     "InputLayer": _input_layer,
     "MaxPooling2D": _max_pooling_2d,
+    "PReLU": _p_relu,
     "Rescaling": _rescaling,
-    "Reshape": _reshape,
+    "Softmax": _softmax,
+    "TimeDistributed": _time_distributed,
+    **CONVOLUTION_LAYERS,
+    **MERGE_LAYERS,
+    **NOISE_LAYERS,
+    **NORMALIZATION_LAYERS,
     **RECURRENT_LAYERS,
     **SEQUENCE_LAYERS,
+    **SHAPE_LAYERS,
 }
-
-DROPOUTS = ("Dropout",)

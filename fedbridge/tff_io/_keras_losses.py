@@ -1,4 +1,4 @@
-"""Keras' losses as TFF computes them.
+"""What Keras' losses are made of, as TFF computes them.
 
 TFF calls a Keras model through a `tf.function`, so that the loss sees plain numbers: probabilities
 are not traced back to the logits before them but clipped to [1e-7, 1 - 1e-7], with a gradient of 0
@@ -14,8 +14,7 @@ from jaxtyping import Array, Bool, Float, Num
 
 from fedbridge.jax_core import ModelError
 from fedbridge.jax_core.metrics import divide_no_nan, masked_total
-from fedbridge.tff_io._keras_activations import clip
-from fedbridge.tff_io._keras_objects import Spec, construct
+from fedbridge.tff_io._keras_activations import absolute, clip
 
 EPSILON = 1e-7
 
@@ -23,15 +22,6 @@ Mask = Bool[Array, " batch"] | None
 Elements = Callable[[Array, Array, Mask], Float[Array, "..."]]
 LossFn = Callable[[Array, Array, Mask], Float[Array, ""]]
 """`(labels, predictions, mask) -> loss`."""
-
-
-def loss_function(spec: Spec) -> LossFn:
-    """The loss that a serialised Keras loss describes.
-
-    Raises:
-        ModelError: For a loss or an argument that fedbridge does not compute.
-    """
-    return construct(LOSSES, spec, kind="loss", neutral=("name", "fn", "dtype"))
 
 
 def match_ranks(
@@ -55,7 +45,12 @@ def mean_of_last_axis(elements: Float[Array, "batch ..."], mask: Mask) -> Float[
     return divide_no_nan(*masked_total(elements, mask))
 
 
-def _loss(elements: Elements, reduction: str | None) -> LossFn:
+def reduced(elements: Elements, reduction: str | None) -> LossFn:
+    """The loss of a batch, from what counts for each example or label.
+
+    Raises:
+        ModelError: For a reduction that gives no number.
+    """
     if reduction not in REDUCTIONS:
         raise ModelError(
             f"reduction={reduction!r} is not supported; supported: {', '.join(REDUCTIONS)}"
@@ -69,12 +64,6 @@ def _loss(elements: Elements, reduction: str | None) -> LossFn:
         return total if reduction == "sum" else divide_no_nan(total, count)
 
     return loss
-
-
-def _sparse_categorical_crossentropy(
-    from_logits: bool = False, axis: int = -1, reduction: str | None = "auto"
-) -> LossFn:
-    return _loss(sparse_categorical_crossentropy(from_logits, axis), reduction)
 
 
 def sparse_categorical_crossentropy(from_logits: bool = False, axis: int = -1) -> Elements:
@@ -95,15 +84,6 @@ def sparse_categorical_crossentropy(from_logits: bool = False, axis: int = -1) -
         return (log_sum - chosen) * jnp.where(is_class, 1.0, jnp.nan)
 
     return elements
-
-
-def _categorical_crossentropy(
-    from_logits: bool = False,
-    label_smoothing: float = 0.0,
-    axis: int = -1,
-    reduction: str | None = "auto",
-) -> LossFn:
-    return _loss(categorical_crossentropy(from_logits, label_smoothing, axis), reduction)
 
 
 def categorical_crossentropy(
@@ -130,15 +110,6 @@ def categorical_crossentropy(
     return elements
 
 
-def _binary_crossentropy(
-    from_logits: bool = False,
-    label_smoothing: float = 0.0,
-    axis: int = -1,
-    reduction: str | None = "auto",
-) -> LossFn:
-    return _loss(binary_crossentropy(from_logits, label_smoothing, axis), reduction)
-
-
 def binary_crossentropy(
     from_logits: bool = False, label_smoothing: float = 0.0, axis: int = -1
 ) -> Elements:
@@ -163,10 +134,6 @@ def binary_crossentropy(
     return elements
 
 
-def _mean_squared_error(reduction: str | None = "auto") -> LossFn:
-    return _loss(squared_error, reduction)
-
-
 def squared_error(y_true: Array, y_pred: Array, mask: Mask) -> Float[Array, "..."]:
     """Keras' `mean_squared_error`, one value for each example."""
     labels, y_pred = broadcast(y_true, y_pred)
@@ -177,7 +144,20 @@ def squared_error(y_true: Array, y_pred: Array, mask: Mask) -> Float[Array, "...
 def absolute_error(y_true: Array, y_pred: Array, mask: Mask) -> Float[Array, "..."]:
     """Keras' `mean_absolute_error`, one value for each example."""
     labels, y_pred = broadcast(y_true, y_pred)
-    return mean_of_last_axis(jnp.abs(y_pred - labels), mask)
+    return mean_of_last_axis(absolute(y_pred - labels), mask)
+
+
+def huber(delta: float = 1.0) -> Elements:
+    """Keras' function of this name: squared up to delta, straight beyond."""
+
+    def elements(y_true: Array, y_pred: Array, mask: Mask) -> Array:
+        labels, y_pred = broadcast(y_true, y_pred)
+        error = y_pred - labels
+        size = absolute(error)
+        near, far = 0.5 * error * error, delta * size - 0.5 * delta * delta
+        return mean_of_last_axis(jnp.where(size <= delta, near, far), mask)
+
+    return elements
 
 
 def _log_sum(logits: Array) -> tuple[Array, Array]:
@@ -213,10 +193,3 @@ def last_axis(axis: int) -> None:
 
 REDUCTIONS = ("auto", "mean", "mean_with_sample_weight", "sum", "sum_over_batch_size")
 """Without sample weights, which TFF never passes, all but "sum" are one mean over all elements."""
-
-LOSSES: dict[str, Callable[..., LossFn]] = {
-    "BinaryCrossentropy": _binary_crossentropy,
-    "CategoricalCrossentropy": _categorical_crossentropy,
-    "MeanSquaredError": _mean_squared_error,
-    "SparseCategoricalCrossentropy": _sparse_categorical_crossentropy,
-}

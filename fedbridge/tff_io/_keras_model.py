@@ -5,6 +5,7 @@ objective is the loss plus the layers' regularization, the reported loss is with
 """
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,10 +24,11 @@ from fedbridge.jax_core import (
     check_labels,
 )
 from fedbridge.tff_io._keras_graph import Graph, read_graph
-from fedbridge.tff_io._keras_losses import LossFn, Mask, loss_function
+from fedbridge.tff_io._keras_loss_table import loss_function
+from fedbridge.tff_io._keras_losses import LossFn, Mask
 from fedbridge.tff_io._keras_metrics import tff_metrics
 from fedbridge.tff_io._keras_objects import Spec, describe_keras
-from fedbridge.tff_io._keras_parts import fits
+from fedbridge.tff_io._keras_parts import Training, fits
 
 
 def from_keras(
@@ -51,6 +53,9 @@ def from_keras(
     Raises:
         ModelError: For a layer, loss, metric or argument that fedbridge does not compute; it names
             what is supported.
+
+    Warns:
+        UserWarning: The model has batch normalization, as `from_keras_model` warns.
     """
     try:
         written = json.loads(keras_model.to_json())
@@ -63,6 +68,12 @@ def from_keras(
             f"the model {type(keras_model).__name__} cannot be read ({_first_line(error)}); pass a"
             " Sequential or functional Keras model whose input shape is known"
         ) from error
+    if '"BatchNormalization"' in json.dumps(written):
+        warnings.warn(
+            "the model has BatchNormalization, whose moving statistics are never updated in"
+            " federated training, as in TFF; GroupNormalization has none",
+            stacklevel=2,
+        )
     losses = loss if isinstance(loss, list | tuple) else [loss]
     specs = [describe_keras(one) for one in losses]
     return from_keras_config(
@@ -127,7 +138,7 @@ def from_keras_config(
         weights: ModelWeights, batch: Batch, mask: Mask, key: Any, training: bool
     ) -> Forward:
         inputs = _inputs(graph, _feature(batch, "x"))
-        outputs = graph.apply(weights, inputs, key if training else None)
+        outputs = graph.apply(weights, inputs, Training(key, mask) if training else None)
         labels = jax.tree.map(jnp.asarray, _feature(batch, "y"))
         metric_loss = total_loss(labels, outputs, mask)
         rows = inputs[0].shape[0] if mask is None else jnp.sum(mask)
@@ -224,8 +235,11 @@ def _fitting(weights: ModelWeights, graph: Graph) -> ModelWeights:
     """The weights as lists of float32 arrays, each with the shape that its layer takes."""
     given = ModelWeights(*([np.asarray(w, np.float32) for w in side] for side in weights))
     for side, arrays in zip((True, False), given, strict=True):
-        layers = [layer for layer in graph.layers if layer.trainable is side]
-        wanted = [(layer.name, *weight) for layer in layers for weight in layer.layer.weights]
+        wanted = [
+            (layer.name, name, shape)
+            for layer in graph.layers
+            for name, shape in layer.shapes(trainable=side)
+        ]
         if len(wanted) != len(arrays):
             raise ModelError(
                 f"the model has {len(wanted)} {'trainable' if side else 'non-trainable'} weights,"

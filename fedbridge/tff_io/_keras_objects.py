@@ -24,6 +24,9 @@ def describe_keras(instance: Any) -> dict[str, Any]:
     cls = type(instance)
     try:
         config = dict(instance.get_config())
+        # Keras 3 forgets these in the config of Huber and CosineSimilarity.
+        known = getattr(instance, "_fn_kwargs", {})
+        config = {name: known[name] for name in ("axis", "delta") if name in known} | config
     except (AttributeError, NotImplementedError, TypeError) as error:
         raise ModelError(
             f"{instance!r} is no Keras object with a config: pass an instance, such as"

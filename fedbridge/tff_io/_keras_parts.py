@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from fedbridge.jax_core import ModelError
-from fedbridge.tff_io._keras_activations import named_activation
+from fedbridge.tff_io._keras_activations import absolute, named_activation
 from fedbridge.tff_io._keras_objects import Spec, construct
 
 Penalty = Callable[[Float[Array, "..."]], Float[Array, ""]]
@@ -29,35 +29,50 @@ def same_mask(inputs: Sequence[Array], masks: Sequence[StepMask]) -> StepMask:
     return masks[0]
 
 
+class Training(NamedTuple):
+    """What a layer knows when it trains.
+
+    Attributes:
+        key: For what it draws at random.
+        rows: Which rows are real, where some are padding.
+    """
+
+    key: Key[Array, ""] | None
+    rows: Bool[Array, " batch"] | None
+
+
 class Layer(NamedTuple):
     """One Keras layer.
 
     Attributes:
-        apply: `(weights, inputs, masks, key) -> output`, or a tuple of outputs; the key is None
-            unless the layer is training.
-        weights: The names and shapes of the weights, in Keras' order; None for a dimension that
-            depends on the input.
-        penalties: For each weight, its regularizer or None.
+        apply: `(weights, inputs, masks, training) -> output`, or a tuple of outputs; in evaluation
+            `training` is None. The fixed weights follow the others.
+        weights: The names and shapes of the weights, in Keras' order; None for a dimension, or for
+            a whole shape, that depends on the input.
+        penalties: For each weight that is not fixed, its regularizer or None.
         random: Whether the output in training depends on the key.
         mask: `(inputs, masks) -> mask` of the output, or a tuple of masks, one for each.
         outputs: How many outputs there are.
+        fixed: The names and shapes of weights that are never trained.
     """
 
     apply: Callable[
-        [Sequence[Array], Sequence[Array], Sequence[StepMask], Key[Array, ""] | None],
+        [Sequence[Array], Sequence[Array], Sequence[StepMask], Training | None],
         Array | tuple[Array, ...],
     ]
-    weights: tuple[tuple[str, tuple[int | None, ...]], ...] = ()
+    weights: tuple[tuple[str, tuple[int | None, ...] | None], ...] = ()
     penalties: tuple[Penalty | None, ...] = ()
     random: bool = False
     mask: Callable[[Sequence[Array], Sequence[StepMask]], Any] = no_mask
     outputs: int = 1
+    fixed: tuple[tuple[str, tuple[int | None, ...]], ...] = ()
 
 
 # Entries of a layer's config that change no number here. TFF's optimizers assign to the variables,
 # so that Keras' weight constraints never act; initializers have done their work.
 _WEIGHTS = (
-    "alpha", "beta", "bias", "depthwise", "embeddings", "gamma", "kernel", "pointwise", "recurrent",
+    "alpha", "beta", "bias", "depthwise", "embeddings", "gamma", "kernel", "moving_mean",
+    "moving_variance", "pointwise", "recurrent",
 )  # fmt: skip
 NEUTRAL = (
     "batch_input_shape",
@@ -71,6 +86,11 @@ NEUTRAL = (
 )
 
 
+def key_of(training: Training | None) -> Key[Array, ""] | None:
+    """The key to draw with, or None in evaluation."""
+    return None if training is None else training.key
+
+
 def regularizer(spec: Spec | None) -> Penalty | None:
     """The penalty that a layer's config names.
 
@@ -82,7 +102,7 @@ def regularizer(spec: Spec | None) -> Penalty | None:
 
 def of_function(function: Callable[..., Array], mask: Callable[..., Any] = no_mask) -> Layer:
     """A layer without weights."""
-    return Layer(lambda weights, inputs, masks, key: function(*inputs), mask=mask)
+    return Layer(lambda weights, inputs, masks, training: function(*inputs), mask=mask)
 
 
 def affine(
@@ -96,7 +116,7 @@ def affine(
     """A kernel, perhaps a bias, and an activation: Dense and the convolutions."""
     activation = named_activation(activation_spec)
 
-    def apply(weights: Sequence[Array], inputs: Sequence[Array], masks: Any, key: Any) -> Array:
+    def apply(weights: Sequence[Array], inputs: Sequence[Array], masks: Any, _: Any) -> Array:
         (x,) = inputs
         out = linear(x, weights[0])
         if use_bias:
@@ -114,13 +134,15 @@ def along_last(vector: Float[Array, " channels"], ndim: int) -> Float[Array, "..
     return vector.reshape((1,) * (ndim - 1) + (-1,))
 
 
-def fits(shape: Sequence[int], expected: Sequence[int | None]) -> bool:
-    """Whether a shape is the expected one, in which None stands for any number.
+def fits(shape: Sequence[int], expected: Sequence[int | None] | None) -> bool:
+    """Whether a shape is the expected one, in which None stands for any number; None fits all.
 
     Example:
         >>> fits((3, 5), (None, 5)), fits((3, 5), (None,))
         (True, False)
     """
+    if expected is None:
+        return True
     return len(shape) == len(expected) and all(
         want in (None, got) for got, want in zip(shape, expected, strict=True)
     )
@@ -164,7 +186,7 @@ def sizes(value: int | Sequence[int], rank: int) -> tuple[int, ...]:
 
 
 def _l1(l1: float) -> Penalty:
-    return lambda weight: l1 * jnp.sum(jnp.abs(weight))
+    return lambda weight: l1 * jnp.sum(absolute(weight))
 
 
 def _l2(l2: float) -> Penalty:

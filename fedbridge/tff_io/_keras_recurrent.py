@@ -26,8 +26,10 @@ from fedbridge.tff_io._keras_parts import (
     NEUTRAL,
     Layer,
     StepMask,
+    Training,
     along_last,
     drop_rate,
+    key_of,
     regularizer,
 )
 
@@ -167,7 +169,7 @@ def _layer(cell: Cell, loop: Loop, regularizers: Sequence[Spec | None]) -> Layer
         weights: Sequence[Array],
         inputs: Sequence[Array],
         masks: Sequence[StepMask],
-        key: Key[Array, ""] | None,
+        training: Training | None,
     ) -> Array | tuple[Array, ...]:
         if len(inputs) not in (1, 1 + cell.states):
             raise ModelError(
@@ -177,7 +179,7 @@ def _layer(cell: Cell, loop: Loop, regularizers: Sequence[Spec | None]) -> Layer
         mask = None if masks[0] is None else jnp.swapaxes(masks[0], 0, 1)
         if loop.go_backwards:
             x, mask = jax.tree.map(lambda steps: jnp.flip(steps, 0), (x, mask))
-        projected, step = _bound(cell, loop, weights, x, key)
+        projected, step = _bound(cell, loop, weights, x, key_of(training))
         zeros = jnp.zeros((x.shape[1], loop.units), x.dtype)
         initial = tuple(inputs[1:]) or (zeros,) * cell.states
         state, outputs = _over_time(step, projected, mask, initial, loop.return_sequences)
@@ -298,13 +300,14 @@ def _bidirectional(
         weights: Sequence[Array],
         inputs: Sequence[Array],
         masks: Sequence[StepMask],
-        key: Key[Array, ""] | None,
+        training: Training | None,
     ) -> Array | tuple[Array, ...]:
         x, *initial = inputs
-        half, keys = len(initial) // 2, (None, None) if key is None else jax.random.split(key)
+        half, key = len(initial) // 2, key_of(training)
+        keys = (None, None) if key is None else jax.random.split(key)
         own = len(ahead.weights)
-        first = ahead.apply(weights[:own], [x, *initial[:half]], masks, keys[0])
-        second = back.apply(weights[own:], [x, *initial[half:]], masks, keys[1])
+        first = ahead.apply(weights[:own], [x, *initial[:half]], masks, Training(keys[0], None))
+        second = back.apply(weights[own:], [x, *initial[half:]], masks, Training(keys[1], None))
         y, *y_state = first if isinstance(first, tuple) else (first,)
         z, *z_state = second if isinstance(second, tuple) else (second,)
         if sequences:

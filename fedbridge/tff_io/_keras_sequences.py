@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
 from fedbridge.jax_core import ModelError
 from fedbridge.tff_io._keras_objects import Spec
@@ -29,7 +29,7 @@ def _embedding(
     if sparse:
         raise ModelError("sparse=True is not supported; supported: dense embeddings")
 
-    def apply(weights: Sequence[Array], inputs: Sequence[Array], masks: Any, key: Any) -> Array:
+    def apply(weights: Sequence[Array], inputs: Sequence[Array], masks: Any, _: Any) -> Array:
         ids = inputs[0].astype(jnp.int32)
         is_row = (ids >= 0) & (ids < input_dim)
         rows = jnp.take(weights[0], ids, axis=0, mode="clip")
@@ -44,10 +44,10 @@ def _embedding(
 
 
 def _masking(mask_value: float = 0.0) -> Layer:
-    def counts(x: Array) -> StepMask:
+    def counts(x: Array) -> Bool[Array, "..."]:
         return jnp.any(x != mask_value, axis=-1)
 
-    def apply(weights: Any, inputs: Sequence[Array], masks: Any, key: Any) -> Array:
+    def apply(weights: Any, inputs: Sequence[Array], masks: Any, _: Any) -> Array:
         x = inputs[0]
         return x * jnp.any(x != mask_value, axis=-1, keepdims=True).astype(x.dtype)
 

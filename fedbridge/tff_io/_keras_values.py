@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fedbridge.jax_core.metrics import highest, in_top_k
-from fedbridge.tff_io._keras_activations import clip
+from fedbridge.tff_io._keras_activations import absolute, clip, maximum
 from fedbridge.tff_io._keras_losses import (
     EPSILON,
     Elements,
@@ -63,14 +63,14 @@ def sparse_top_k_categorical_accuracy(k: int = 5) -> Elements:
 def percentage_error(y_true: Array, y_pred: Array, mask: Mask) -> Values:
     """Keras' `mean_absolute_percentage_error`."""
     labels, y_pred = broadcast(y_true, y_pred)
-    share = jnp.abs((labels - y_pred) / jnp.maximum(jnp.abs(labels), EPSILON))
+    share = absolute((labels - y_pred) / jnp.maximum(jnp.abs(labels), EPSILON))
     return 100.0 * mean_of_last_axis(share, mask)
 
 
 def squared_logarithmic_error(y_true: Array, y_pred: Array, mask: Mask) -> Values:
     """Keras' `mean_squared_logarithmic_error`: negative values count as 0."""
     labels, y_pred = broadcast(y_true, y_pred)
-    log = lambda x: jnp.log(jnp.maximum(x, EPSILON) + 1.0)
+    log = lambda x: jnp.log(maximum(x, EPSILON) + 1.0)
     return mean_of_last_axis((log(y_pred) - log(labels)) ** 2, mask)
 
 
@@ -93,7 +93,7 @@ def cosine_similarity(axis: int = -1) -> Elements:
 
     def normalized(x: Array, mask: Mask) -> Array:
         norm2 = _sum_of_last_axis(x * x, mask)
-        return x * jax.lax.rsqrt(jnp.maximum(norm2, 1e-12))[..., None]
+        return x * jax.lax.rsqrt(maximum(norm2, 1e-12))[..., None]
 
     def values(y_true: Array, y_pred: Array, mask: Mask) -> Values:
         labels, y_pred = broadcast(y_true, y_pred)
@@ -131,7 +131,7 @@ def categorical_hinge(y_true: Array, y_pred: Array, mask: Mask) -> Values:
         raise misfit(y_true, y_pred)
     right = jnp.sum(labels * y_pred, axis=-1)
     other = jnp.max((1.0 - labels) * y_pred, axis=-1)
-    return jnp.maximum(other - right + 1.0, 0.0)
+    return maximum(other - right + 1.0, 0.0)
 
 
 def _short_of_margin(y_true: Array, y_pred: Array, mask: Mask) -> Values:
@@ -141,7 +141,7 @@ def _short_of_margin(y_true: Array, y_pred: Array, mask: Mask) -> Values:
     if mask is not None:
         binary = binary | ~mask.reshape(mask.shape + (1,) * (labels.ndim - 1))
     labels = jnp.where(binary.all(), 2.0 * labels - 1.0, labels)
-    return jnp.maximum(1.0 - labels * y_pred, 0.0)
+    return maximum(1.0 - labels * y_pred, 0.0)
 
 
 def _among_k(y_true: Array, y_pred: Array, k: int) -> Values:
