@@ -130,6 +130,7 @@ def _recurrent(cell_of: Callable[..., Cell]) -> Callable[..., Layer]:
         unroll: bool = False,
         time_major: bool = False,
         zero_output_for_mask: bool = False,
+        enable_caching_device: bool = True,
         kernel_regularizer: Spec | None = None,
         recurrent_regularizer: Spec | None = None,
         bias_regularizer: Spec | None = None,
@@ -138,11 +139,13 @@ def _recurrent(cell_of: Callable[..., Cell]) -> Callable[..., Layer]:
             raise ModelError("stateful and time_major are not supported; supported: False")
         activate, gate = named_activation(activation), named_activation(recurrent_activation)
         cell = cell_of(units, activate, gate, reset_after)
-        # What Keras' fused implementation computes, which TensorFlow chooses by itself.
+        # What Keras' fused implementation computes, which TensorFlow chooses by itself; not for a
+        # layer made inside of a graph, as in TFF's model_fn, whose variables are not cached either.
         fused = (
             (cell.gates == 4 or (cell.gates == 3 and reset_after))
             and (activate, gate) == (ACTIVATIONS["tanh"], ACTIVATIONS["sigmoid"])
             and use_bias
+            and enable_caching_device
             and not (unroll or recurrent_dropout)
         )
         loop = Loop(
