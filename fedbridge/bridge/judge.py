@@ -50,21 +50,25 @@ VARIANCE_TOLERANCE = 10 * LOSS_TOLERANCE
 
 
 def update_norm(start: Weights, end: Weights) -> float:
-    """‖end − start‖₂ over all tensors, in float64."""
-    squares = [np.sum(np.square(end[k].astype(float) - start[k].astype(float))) for k in start]
-    return float(np.sqrt(sum(squares)))
+    """‖end − start‖₂ over all tensors, in float64; entries that are not finite do not count."""
+    with np.errstate(invalid="ignore"):
+        moved = [end[path].astype(float) - start[path].astype(float) for path in start]
+    return float(np.sqrt(sum(np.sum(np.square(d[np.isfinite(d)])) for d in moved)))
 
 
 def largest_errors(weights: Weights, reference: Weights, norm: float) -> dict[str, float]:
     """Per tensor, the largest difference of an entry over the norm of the update.
 
-    An update of norm zero must be reproduced exactly: any difference is an infinite error.
+    An update of norm zero must be reproduced exactly: any difference is an infinite error. NaN
+    equals NaN, an infinity itself.
     """
 
     def error(path: str) -> float:
-        difference = np.abs(weights[path].astype(float) - reference[path].astype(float))
+        ours, theirs = weights[path].astype(float), reference[path].astype(float)
+        same = (ours == theirs) | (np.isnan(ours) & np.isnan(theirs))
+        difference = np.abs(np.where(same, 0.0, ours) - np.where(same, 0.0, theirs))
         largest = float(difference.max(initial=0.0))
-        if np.isnan(largest):
+        if not np.isfinite(largest):
             return float("inf")
         if norm == 0.0:
             return 0.0 if largest == 0.0 else float("inf")
@@ -79,8 +83,9 @@ def probe_errors(weights: Weights, reference: Weights, start: Weights) -> dict[s
     beyond = {}
     for path, expected in reference.items():
         allowed = PROBE_ULPS * np.spacing(np.abs(expected)).astype(float) * (norm > 0)
-        sign = np.sign(weights[path].astype(float) - expected.astype(float))
-        error = np.abs(weights[path].astype(float) - expected.astype(float))
+        with np.errstate(invalid="ignore"):
+            difference = weights[path].astype(float) - expected.astype(float)
+        sign, error = np.sign(difference), np.abs(difference)
         beyond[path] = expected + sign * np.maximum(error - allowed, 0.0)
     return largest_errors(beyond, reference, norm)
 
@@ -183,6 +188,25 @@ def metric_changes(metrics: Any, other: Any) -> dict[str, float]:
     ours, theirs = flat(metrics), flat(other)
     changes = {name: abs(float(ours[name]) - float(value)) for name, value in theirs.items()}
     return {name: change for name, change in changes.items() if np.isfinite(change)}
+
+
+def relative_error(metrics: Any, reference: Any) -> float:
+    """The largest difference of a value from TFF's, over TFF's where that is not zero.
+
+    NaN equals NaN, an infinity itself; what one side lacks is an infinite error.
+    """
+    ours, theirs = flat(metrics), flat(reference)
+    if list(ours) != list(theirs):
+        return float("inf")
+
+    def error(name: str) -> float:
+        a, b = float(ours[name]), float(theirs[name])
+        if a == b or (np.isnan(a) and np.isnan(b)):
+            return 0.0
+        apart = abs(a - b) / (abs(b) or 1.0)
+        return apart if np.isfinite(apart) else float("inf")
+
+    return max(map(error, theirs), default=0.0)
 
 
 def state_errors(leaves: Weights, reference: Weights) -> dict[str, float]:
