@@ -31,6 +31,7 @@ MANIFEST = "manifest.json"
 WEIGHTS = "weights"
 """The path of a model that is one tensor and no tree: the centroids of k-means."""
 PLAIN, FRACTION255 = "plain", "fraction255"
+_SMALL = 4096
 
 
 class Feature(NamedTuple):
@@ -211,10 +212,10 @@ def pack(folder: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
     aside = target.with_name(target.name + ".partial")
     with zipfile.ZipFile(aside, "w") as archive:
         for name in names:
-            # The arrays are compressed already; ZipInfo's own date is fixed.
+            # ZipInfo's own date is fixed.
             entry = zipfile.ZipInfo(name)
-            entry.compress_type = zipfile.ZIP_DEFLATED if name == MANIFEST else zipfile.ZIP_STORED
-            archive.writestr(entry, _content(source, name))
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(entry, _content(source, name), compresslevel=9)
     os.replace(aside, target)
     return target
 
@@ -444,7 +445,9 @@ def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():
             entry = zipfile.ZipInfo(name + ".npy")
-            entry.compress_type = zipfile.ZIP_DEFLATED
+            # Small arrays are mostly headers, which `pack` compresses all together.
+            small = np.asarray(array).nbytes < _SMALL
+            entry.compress_type = zipfile.ZIP_STORED if small else zipfile.ZIP_DEFLATED
             with archive.open(entry, "w", force_zip64=True) as stream:
                 np.lib.format.write_array(stream, np.asarray(array), allow_pickle=False)
 
