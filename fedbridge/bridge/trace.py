@@ -467,6 +467,8 @@ def _content(path: Path, name: str) -> bytes:
             return archive.read(name)
         except KeyError:
             raise FileNotFoundError(name) from None
+        except RuntimeError as error:  # a flipped bit names another compression, or a password
+            raise zipfile.BadZipFile(str(error)) from None
 
 
 def _load(path: Path, name: str) -> dict[str, np.ndarray]:
