@@ -12,7 +12,7 @@ export FEDBRIDGE_REFERENCE := $(CURDIR)/.reference
 # `fedbridge reference create` uses the uv that it finds.
 export PATH := $(CURDIR)/build/tools/bin:$(PATH)
 
-.PHONY: help env reference demo test test-core test-newer test-compat lint types bench docs clean
+.PHONY: help env reference demo test test-core test-newer test-compat lint types bench docs traces clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -63,6 +63,10 @@ types: env ## pyright's checks
 
 bench: env reference ## the speed-up over TFF, on softmax regression
 	$(FEDBRIDGE) check examples/emnist_fedavg.py --report build/bench -- --model softmax
+
+traces: env reference ## records the parity matrix anew from the real TFF
+	PYTHONPATH=$(CURDIR) .reference/bin/python compat_tests/parity_cells.py fedbridge/bridge/parity_traces </dev/null
+	.venv/bin/python scripts/parity_docs.py
 
 docs: env ## the documentation: build/site
 	.venv/bin/mkdocs build --quiet --strict

@@ -194,6 +194,43 @@ def lint(script: _Script, json: _Json = None) -> None:
     raise typer.Exit(0 if found.checkable else 1)
 
 
+@app.command(
+    epilog="Examples: [bold]fedbridge parity[/bold] · [bold]fedbridge parity --only mimelite "
+    "--json -[/bold]\n\nExit codes: 0 every cell agrees, 1 one does not, 2 an error."
+)
+def parity(
+    json: _Json = None,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Save as one HTML page.")
+    ] = None,
+    only: Annotated[
+        str | None,
+        typer.Option("--only", metavar="TEXT", help="Only the rows with this in their names."),
+    ] = None,
+) -> None:
+    """Repeat recorded rounds of every TFF algorithm, optimizer and aggregator, and compare.
+
+    The recordings come with fedbridge: offline, on any platform, a few minutes.
+    """
+    from fedbridge.bridge import parity as matrix, parity_tables
+    from fedbridge.bridge.files import check_target, replace_text
+
+    _check_targets(json, None)
+    if html is not None:
+        check_target(html)
+    console = _console(json)
+    names = [name for name in matrix.index() if (only or "") in name]
+    if not names:
+        raise FedbridgeError(f"no row of the matrix has {only!r} in its name; see docs/parity.md.")
+    with _bar(console, "replaying TFF's rounds", len(names)) as advance:
+        result = matrix.parity(names, on_event=advance)
+    parity_tables.show(console, result)
+    if html is not None:
+        _print(console, f"The page: {replace_text(html, parity_tables.page(result))}")
+    _save_json(json, matrix.to_json(result))
+    raise typer.Exit(0 if all(cell.passed for cell in result.cells) else 1)
+
+
 @reference_app.command("create")
 def reference_create(path: _Path = None) -> None:
     """Make the environment in which the real TFF runs; says first how much it will download."""

@@ -1,0 +1,287 @@
+"""The parity matrix, recorded from the real TFF: what its cells are, and a trace for each row.
+
+    python compat_tests/parity_cells.py FOLDER [NAME ...]
+
+`make traces` records all of it into fedbridge/bridge/parity_traces, with the index that
+`fedbridge parity` reads; tests/test_parity.py says what the index must cover.
+"""
+
+import hashlib
+import itertools
+import json
+import re
+import signal
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import allpairspy
+from parity_parts import (
+    ALGORITHMS,
+    CASES,
+    CURRENT,
+    MODELS,
+    OPTIMIZERS,
+    UNWEIGHTED,
+    WEIGHTED,
+    aggregator,
+    algorithms,
+    clients,
+    crossentropy,
+    made,
+    metrics,
+    points,
+    reconstruction_model,
+    server_optimizer,
+)
+
+from fedbridge.bridge import recorder, trace
+
+FILES = [Path(__file__), Path(__file__).with_name("parity_parts.py")]
+DIGEST = hashlib.sha256(b"".join(file.read_bytes() for file in FILES)).hexdigest()
+NO_CLIENT_OPTIMIZER = ("FedSGD",)
+NAN = ("NaN client", "only NaN clients")
+
+
+class Row(NamedTuple):
+    """One process and the rounds that it runs: a trace, one cell for each case among its rounds.
+
+    `side` is where the optimizer is that the row is about; the other one is SGD.
+    """
+
+    about: str
+    algorithm: str
+    client: str = "sgd"
+    server: str = "sgd"
+    side: str = "-"
+    aggregator: str = "default"
+    model: str = "softmax regression"
+    cases: tuple[str, ...] = ("ragged",) * 3
+
+    @property
+    def optimizer(self):
+        names = {"client": self.client, "server": self.server, "-": "sgd"}
+        return names.get(self.side, f"{self.client} + {self.server}")
+
+    @property
+    def attributes(self):
+        """As the index has them."""
+        return {
+            "about": self.about,
+            "algorithm": self.algorithm,
+            "optimizer": self.optimizer,
+            "side": self.side,
+            "aggregator": self.aggregator,
+            "model": self.model,
+        }
+
+    @property
+    def name(self):
+        """Of the trace's file."""
+        parts = [self.algorithm]
+        parts += [f"{self.side} {self.optimizer}"] if self.side != "-" else []
+        parts += [self.aggregator] if self.aggregator != "default" else []
+        parts += [self.model] if self.model != "softmax regression" else []
+        parts += ["cases"] if len(set(self.cases)) > 2 else []
+        parts += [self.cases[-1]] if len(set(self.cases)) == 2 else []
+        return ".".join(re.sub(r"\W+", "_", part.lower()).strip("_") for part in parts)
+
+
+def optimizers_by_side():
+    names = [*OPTIMIZERS, "scheduled"]
+    for algorithm, side, name in itertools.product(ALGORITHMS, ("client", "server"), names):
+        if side == "client" and algorithm in NO_CLIENT_OPTIMIZER:
+            continue
+        if (algorithm, side, name) == ("FedAvg, schedule", "client", "scheduled"):
+            continue  # its optimizers are functions of the rate
+        yield Row("optimizers", algorithm, **{side: name}, side=side)
+
+
+def aggregators():
+    for kind, names in (("weighted", WEIGHTED), ("unweighted", UNWEIGHTED)):
+        for algorithm, name in itertools.product(("FedAvg", "FedProx", "MimeLite"), names):
+            yield Row("aggregators", f"{kind} {algorithm}", aggregator=name)
+
+
+def models():
+    for algorithm, model in itertools.product(("weighted FedAvg", "FedSGD"), MODELS):
+        yield Row("models", algorithm, model=model)
+
+
+def cases():
+    for algorithm in [*ALGORITHMS, "evaluation", "FedRecon, evaluation", "k-means"]:
+        yield Row("cases", algorithm, cases=tuple(CASES))
+
+
+def pairs():
+    """Every pair of values of what the other rows hold fixed."""
+    random = ("compression, random", "DP, noise")
+    without_nan = ("ReLU CNN", "LSTM")  # see NOT_RECORDED
+    names = [name for name in [*OPTIMIZERS, "scheduled"] if name != "adafactor"]
+
+    def possible(row):
+        return not (len(row) > 4 and row[3] == "LSTM" and row[4] in NAN)
+
+    for client, server, aggregator_, model, case, algorithm in allpairspy.AllPairs(
+        [
+            names,
+            names,
+            [name for name in [*WEIGHTED, *UNWEIGHTED] if name not in random],
+            list(MODELS),
+            list(CASES),
+            ["FedAvg", "FedProx", "MimeLite"],
+        ],
+        filter_func=possible,
+    ):
+        kind = "weighted" if aggregator_ in WEIGHTED else "unweighted"
+        case = "ragged" if case in NAN and model in without_nan else case
+        rounds = ("ragged", "ragged") if case == "ragged" else ("ragged", case)
+        algorithm = f"{kind} {algorithm}"
+        yield Row("pairs", algorithm, client, server, "both", aggregator_, model, rounds)
+
+
+ROWS = {
+    row.name: row
+    for group in (optimizers_by_side, aggregators, models, cases, pairs)
+    for row in group()
+}
+# What TFF itself cannot run: the error is recorded instead.
+FAILING = {
+    "fedavg_schedule.client_rmsprop",
+    "mimelite_schedule.client_scheduled",
+    *(row.name for row in ROWS.values() if row.optimizer == "adafactor"),
+}
+NOT_RECORDED = [
+    {
+        "algorithm": "personalization",
+        "why": "takes functions of the user's own, which no trace can hold: compared live in "
+        "compat_tests/test_personalization.py",
+    },
+    {
+        "algorithm": "evaluation of several models",
+        "why": "compared live in compat_tests/test_multi_eval.py",
+    },
+    {
+        "aggregator": "add_measurements",
+        "why": "takes functions of the user's own, which no trace can hold: compared live in "
+        "compat_tests/test_aggregators.py",
+    },
+    {
+        "algorithm": "FedAvg, schedule",
+        "optimizer": "scheduled",
+        "side": "client",
+        "why": "its client optimizer is a function of the rate, and has one schedule already",
+    },
+    {
+        "model": "ReLU CNN",
+        "case": "NaN client",
+        "why": "whether max-pooling hands a NaN on depends on TensorFlow's kernel and the "
+        "processor: see docs/differences",
+    },
+    {
+        "model": "LSTM",
+        "case": "NaN client",
+        "why": "its features are words, whole numbers that have no NaN",
+    },
+]
+
+
+def run(process, rounds, data):
+    """The rounds, each from the state after the last ragged one."""
+    state = process.initialize()
+    for number, case in enumerate(rounds):
+        after = process.next(state, data(case, number)).state
+        if case == "ragged":
+            state = after
+
+
+def play(row):
+    """Runs a row under TFF."""
+    data = lambda case, seed: clients(row.model, case, seed)
+    if row.algorithm == "k-means":
+        run(algorithms.build_fed_kmeans(3, (2,), random_seed=(1, 2)), row.cases, points)
+        return
+    if row.algorithm == "evaluation":
+        play(Row("-", "weighted FedAvg", cases=("ragged",)))
+        run(algorithms.build_fed_eval(made(row.model)), row.cases, data)
+        return
+    if row.algorithm == "FedRecon, evaluation":
+        play(Row("-", "FedRecon", cases=("ragged",)))
+        evaluation = algorithms.build_fed_recon_eval(
+            reconstruction_model,
+            loss_fn=crossentropy,
+            metrics_fn=lambda: [metrics.SparseCategoricalAccuracy()],
+        )
+        run(evaluation, row.cases, data)
+        return
+    process = ALGORITHMS[row.algorithm](
+        row.model,
+        row.client,
+        server_optimizer(row.server),
+        aggregator(row.aggregator),
+    )
+    run(process, row.cases, data)
+
+
+def record(name, out):
+    """Records a row; returns its entry of the index, with TFF's error where TFF cannot run it."""
+    row = ROWS[name]
+    script = {"name": Path(__file__).name, "arguments": [name], "sha256": DIGEST}
+    folder = out.with_suffix(".folder")
+    try:
+        recorder.record_function(CURRENT, lambda: play(row), folder, script=script)
+    except Exception as error:
+        if name not in FAILING:
+            raise
+        return {"why": f"TFF 0.87.0 raises {in_a_line(error)}"}
+    if name in FAILING:
+        raise AssertionError(f"TFF runs {name}, which was said to fail")
+    if reason := trace.read(folder).not_replayable:
+        raise AssertionError(f"{name} cannot be replayed: {reason}")
+    out.unlink(missing_ok=True)
+    trace.pack(folder, out)
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+    return {"trace": out.name, "cases": row.cases}
+
+
+def in_a_line(error):
+    """An error of TFF, on one line; of one inside of a graph the last, below the traceback."""
+    said, kind = str(error).strip(), type(error).__name__
+    if said.startswith("in user code:"):
+        said = said.splitlines()[-1]
+    words = said.replace("`", "'")
+    return textwrap.shorten(words if words.startswith(f"{kind}:") else f"{kind}: {words}", 160)
+
+
+def main(folder, names):
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    folder.mkdir(parents=True, exist_ok=True)
+    index = folder / "index.json"
+    entries = json.loads(index.read_text())["rows"] if names and index.exists() else {}
+    started, failed = time.time(), {}
+    for number, name in enumerate(names or ROWS):
+        try:
+            entries[name] = record(name, folder / f"{name}.zip")
+        except Exception as error:  # noqa: BLE001 -- the others can be recorded all the same
+            entries.pop(name, None)
+            failed[name] = error
+        done = f"FAILED: {failed[name]!r}" if name in failed else "recorded"
+        print(f"{number + 1} of {len(names or ROWS)}, {time.time() - started:.0f} s: {name} {done}")
+        sys.stdout.flush()
+    recorder._end_workers()
+    ordered = {
+        name: {**row.attributes, **entries[name]} for name, row in ROWS.items() if name in entries
+    }
+    aside = index.with_suffix(".partial")
+    content = {"rows": ordered, "not_recorded": NOT_RECORDED}
+    aside.write_text(json.dumps(content, indent=1) + "\n")
+    aside.replace(index)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))

@@ -1,0 +1,67 @@
+"""Random parts of a trace, compared by distribution: Gaussian noise, stochastic rounding.
+
+No two libraries draw the same numbers. What the draws of a side add to a round is its result minus
+that of the same round without randomness, which fedbridge computes. TFF's recorded rounds give one
+sample, fedbridge's own the other, and the two-sample Kolmogorov-Smirnov test compares them. That
+fedbridge's noise has the standard deviation it should have is another test (tests/).
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from scipy import stats
+
+from fedbridge.bridge.player import Player, model_weights
+from fedbridge.bridge.trace import Trace
+
+DRAWS = 20
+"""How often each recorded round is drawn here."""
+
+# What makes a part deterministic; only arguments that a description has are replaced.
+_CALM = {"noise_multiplier": 0.0, "clipped_count_stddev": 0.0, "stochastic": False}
+
+
+def p_value(recorded: Trace) -> float:
+    """Of the hypothesis that TFF's draws and fedbridge's are of one distribution.
+
+    Args:
+        recorded: A trace with a random aggregator, of training rounds only.
+
+    Returns:
+        The p-value of the two-sample Kolmogorov-Smirnov test, over all weights and rounds.
+    """
+    calm = [p._replace(model_aggregator=without_noise(p.model_aggregator))
+            for p in recorded.processes]  # fmt: skip
+    noisy, quiet = Player(recorded), Player(recorded._replace(processes=calm))
+    theirs, ours = [], []
+    for number, call in enumerate(recorded.calls):
+        state = quiet.state(call.process, call.state_before)
+        cohort = quiet.cohort(number)
+        exact = quiet.play(call.process, state, lambda cohort=cohort: cohort).weights
+        theirs.append(_apart(model_weights(recorded.state(call.state_after)), exact))
+        for draw in range(DRAWS):
+            key = jax.random.fold_in(cohort.key, draw)
+            again = dataclasses.replace(cohort, key=key)
+            drawn = noisy.play(call.process, state, lambda again=again: again).weights
+            ours.append(_apart(drawn, exact))
+    _, p = stats.ks_2samp(np.concatenate(theirs), np.concatenate(ours))
+    return float(p)
+
+
+def without_noise(described: Any) -> Any:
+    """A description of an aggregator with everything random in it replaced by what is not.
+
+    >>> without_noise({"name": "f", "arguments": {"noise_multiplier": 0.5, "clip": 0.1}})
+    {'name': 'f', 'arguments': {'noise_multiplier': 0.0, 'clip': 0.1}}
+    """
+    if isinstance(described, Mapping):
+        calm = {key: value for key, value in _CALM.items() if described.get(key) is not None}
+        return {key: without_noise(value) for key, value in described.items()} | calm
+    return described
+
+
+def _apart(weights: Mapping[str, np.ndarray], exact: Mapping[str, np.ndarray]) -> np.ndarray:
+    return np.concatenate([(weights[path] - exact[path]).ravel() for path in exact])

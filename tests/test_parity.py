@@ -1,0 +1,194 @@
+"""The parity matrix: every recorded cell agrees, it covers what is promised, a wrong one fails."""
+
+import itertools
+import json
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+from fedbridge.bridge import distribution, parity, parity_tables, trace
+from fedbridge.cli import app
+from fedbridge.jax_core import ArgumentError, TraceError
+
+ROWS = parity.index()
+RECORDED = [name for name, row in ROWS.items() if "trace" in row]
+
+ALGORITHMS = {
+    *("weighted FedAvg", "unweighted FedAvg", "FedAvg, schedule"),
+    *("weighted FedProx", "unweighted FedProx", "FedSGD", "FedRecon"),
+    *("weighted MimeLite", "unweighted MimeLite", "MimeLite, schedule"),
+}
+OPTIMIZERS = {
+    *("sgd", "momentum", "adagrad", "adam", "adamw", "rmsprop", "yogi", "adafactor", "scheduled"),
+}
+CASES = {
+    *("ragged", "empty client", "one example"),
+    *("NaN client", "only NaN clients", "zero clients"),
+}
+
+
+@pytest.fixture(scope="module")
+def matrix():
+    """All of it, several rows at a time."""
+    return parity.parity()
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_cells_agree(matrix, name):
+    row = ROWS[name]
+    attributes = {key: row[key] for key in parity.Cell._fields[:6]}
+    cells = [cell for cell in matrix.cells if attributes.items() <= cell._asdict().items()
+             and cell.case in row["cases"]]  # fmt: skip
+    assert {cell.case for cell in cells} == set(row["cases"])
+    for cell in cells:
+        assert cell.passed, cell
+        assert cell.counters_equal, cell
+        assert cell.failure is None, cell
+
+
+def test_it_covers_what_is_promised():
+    rows = list(ROWS.values())
+    missing = {("FedAvg, schedule", "client", "scheduled")}  # as the index says
+    wanted = set(itertools.product(ALGORITHMS, ("client", "server"), OPTIMIZERS)) - missing
+    wanted -= {("FedSGD", "client", name) for name in OPTIMIZERS}
+    found = {(row["algorithm"], row["side"], row["optimizer"]) for row in rows}
+    assert wanted <= found
+
+    aggregators = {(r["algorithm"].split()[-1], r["aggregator"]) for r in rows
+                   if r["about"] == "aggregators"}  # fmt: skip
+    names = {aggregator for _, aggregator in aggregators}
+    assert len(names) >= 15
+    assert aggregators == set(itertools.product(("FedAvg", "FedProx", "MimeLite"), names))
+
+    models = {"softmax regression", "smooth CNN", "ReLU CNN", "LSTM", "functional linear"}
+    found = {(row["algorithm"], row["model"]) for row in rows}
+    assert set(itertools.product(("weighted FedAvg", "FedSGD"), models)) <= found
+
+    evaluations = {"evaluation", "FedRecon, evaluation", "k-means"}
+    found = {(row["algorithm"], case) for row in rows for case in row.get("cases", ())}
+    assert set(itertools.product(ALGORITHMS | evaluations, CASES)) <= found
+
+    pairs = [row for row in rows if row["about"] == "pairs"]
+    of = [
+        [row["optimizer"].split(" + ")[0], row["optimizer"].split(" + ")[1], row["aggregator"],
+         row["model"], row["cases"][-1]]
+        for row in pairs
+    ]  # fmt: skip
+    for one, other in itertools.combinations(range(5), 2):
+        values = [{row[place] for row in of} for place in (one, other)]
+        found = {(row[one], row[other]) for row in of}
+        lacking = set(itertools.product(*values)) - found
+        # Words are whole numbers, without NaN.
+        assert all("LSTM" in pair and "NaN" in str(pair) for pair in lacking), lacking
+
+
+def test_what_tff_cannot_run_is_told_in_its_own_words():
+    reasons = {name: row["why"] for name, row in ROWS.items() if "trace" not in row}
+    assert all(why.startswith("TFF 0.87.0 raises ") and "Error: " in why
+               for why in reasons.values())  # fmt: skip
+    adafactor = {name for name, row in ROWS.items() if row["optimizer"] == "adafactor"}
+    schedules = {"fedavg_schedule.client_rmsprop", "mimelite_schedule.client_scheduled"}
+    assert set(reasons) == adafactor | schedules
+
+
+def test_the_traces_are_small_and_of_the_real_tff():
+    files = sorted(parity.TRACES.glob("*.zip"))
+    assert [file.name for file in files] == sorted(ROWS[name]["trace"] for name in RECORDED)
+    assert sum(file.stat().st_size for file in files) < 10_000_000
+    for file in files[::40]:
+        assert trace.read(file).versions["tensorflow_federated"] == "0.87.0"
+
+
+def test_json_is_the_promised_one(matrix):
+    found = parity.to_json(matrix)
+    assert found["total"] == len(found["cells"]) >= 150
+    assert found["passed"] == sum(cell["passed"] for cell in found["cells"])
+    keys = {"algorithm", "optimizer", "side", "aggregator", "model", "case", "probe_error"}
+    keys |= {"round_error", "noise_floor", "counters_equal", "passed"}
+    assert all(keys <= set(cell) for cell in found["cells"])
+    json.dumps(found, allow_nan=False)
+
+
+def test_tables_and_page_show_every_algorithm(matrix):
+    text = parity_tables.markdown(matrix)
+    page = parity_tables.page(matrix)
+    for word in {*ALGORITHMS, *CASES, *OPTIMIZERS - {"adafactor"}, "MimeLite", "robust"}:
+        assert word in text
+        assert word in page
+    assert "✗" not in text
+    assert page.startswith("<!doctype html>")
+    documented = (parity.TRACES.parents[2] / "docs" / "parity.md").read_text(encoding="utf-8")
+    # The errors are those of the machine that wrote the page.
+    assert text.split("\n", 1)[1] in documented
+
+
+def _folder(tmp_path, name, **changes):
+    """A folder with one row, whose description is changed."""
+    row = {**ROWS[name], **changes}
+    shutil.copy(parity.TRACES / ROWS[name]["trace"], tmp_path)
+    content = {"rows": {name: row}, "not_recorded": []}
+    (tmp_path / "index.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "wrong"),
+    [
+        ("unweighted_fedavg.dp_noise", "noise_multiplier", 0.6),
+        ("weighted_fedavg.compression_random", "quantization_bits", 5),
+    ],
+)
+def test_draws_of_another_distribution_differ(name, argument, wrong):
+    recorded = trace.read(parity.TRACES / ROWS[name]["trace"])
+    assert distribution.p_value(recorded) > parity.LEAST_P
+
+    def replaced(described):
+        if not isinstance(described, dict):
+            return described
+        return {key: wrong if key == argument else replaced(value)
+                for key, value in described.items()}  # fmt: skip
+
+    process = recorded.processes[0]
+    process = process._replace(model_aggregator=replaced(process.model_aggregator))
+    assert distribution.p_value(recorded._replace(processes=[process])) < parity.LEAST_P
+
+
+def test_a_cell_that_differs_fails_and_is_named(tmp_path, monkeypatch):
+    name = "weighted_fedprox.cases"
+    monkeypatch.setattr(parity, "TRACES", _folder(tmp_path, name))
+    from fedbridge import algorithms
+
+    monkeypatch.setattr(algorithms, "away_from_server", algorithms.toward_server)
+    result = parity.parity(folder=tmp_path)
+    failed = {cell.case for cell in result.cells if not cell.passed}
+    # One local step starts where the proximal term is zero, and so does a round of nobody.
+    assert failed == {"ragged", "empty client"} or failed == {
+        "ragged",
+        "empty client",
+        "NaN client",
+    }
+    assert "✗" in parity_tables.markdown(result)
+    assert "weighted FedProx, softmax regression, ragged: after" in parity_tables.page(result)
+
+
+def test_command_line(tmp_path):
+    out, page = tmp_path / "cells.json", tmp_path / "cells.html"
+    arguments = ["parity", "--only", "k_means", "--json", str(out), "--html", str(page)]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.output
+    assert "6 of 6 cells agree with TFF 0.87.0" in result.output
+    assert json.loads(out.read_text())["passed"] == 6
+    assert "k-means" in page.read_text(encoding="utf-8")
+    result = CliRunner().invoke(app, ["parity", "--only", "no such row"])
+    assert result.exit_code == 2
+
+
+def test_errors_name_what_is_wrong(tmp_path):
+    with pytest.raises(ArgumentError, match="has no row 'nothing'"):
+        parity.parity(["nothing"])
+    with pytest.raises(TraceError, match="make traces"):
+        parity.index(tmp_path)
+    _folder(tmp_path, "k_means.cases", trace="gone.zip")
+    with pytest.raises(TraceError, match=r"gone\.zip"):
+        parity.parity(folder=tmp_path)
