@@ -224,8 +224,14 @@ def _config(part: Any) -> dict[str, Any]:
     config = part.get_config()
     return {
         "class_name": type(part).__name__,
-        "config": json.loads(json.dumps(config, default=str)),
+        "config": json.loads(json.dumps(config, default=_plain)),
     }
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for: arrays and tensors as lists, all else by its name."""
+    array = value.numpy() if hasattr(value, "numpy") else value
+    return array.tolist() if hasattr(array, "tolist") else str(value)
 
 
 def _notes(watch: Any, description: dict[str, Any], loss: Any, kind: str, model_kind: str) -> None:

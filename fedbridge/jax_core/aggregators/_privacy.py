@@ -19,7 +19,6 @@ from fedbridge.jax_core.aggregators._arguments import (
     Number,
     check_finite_positive,
     check_not_negative,
-    check_quantile,
 )
 from fedbridge.jax_core.aggregators._dp_queries import (
     DPQuery,
@@ -127,9 +126,6 @@ def gaussian_adaptive(
     """
     check_not_negative("noise_multiplier", noise_multiplier)
     check_finite_positive("clients_per_round", clients_per_round)
-    check_finite_positive("initial_l2_norm_clip", initial_l2_norm_clip)
-    check_quantile("target_unclipped_quantile", target_unclipped_quantile)
-    check_not_negative("learning_rate", learning_rate)
     if clipped_count_stddev is not None:
         check_not_negative("clipped_count_stddev", clipped_count_stddev)
     multiplier, stddev = adaptive_clip_noise_params(
