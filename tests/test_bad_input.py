@@ -199,8 +199,7 @@ BUILT = {
     # K-means with more clusters than can be drawn, or with none.
     "clusters 2**30": (
         lambda: algorithms.fed_kmeans(2**30, (2,)),
-        r"num_clusters is 1073741824; it must be at most 1073741823: no more centroids of the "
-        r"shape \(2,\) can be drawn",
+        r"num_clusters is 1073741824; it must be at most 1073741823: .* shape \(2,\) can be drawn",
     ),
     "clusters 0": (
         lambda: algorithms.fed_kmeans(0, (2,)),
@@ -259,7 +258,7 @@ def say():
     for kind, (build, _) in BUILT.items():
         try:
             errors[kind] = "no error", repr(build())
-        except Exception as error:
+        except (AttributeError, TypeError, ValueError) as error:
             errors[kind] = type(error).__name__, str(error)
     print(json.dumps(errors))
 

@@ -142,8 +142,8 @@ def make_cohort(
     """A cohort of these clients; randomness belongs to (seed, round, client id, occurrence).
 
     Raises:
-        ClientDataError: A stream refers to a row that the features do not have, or has more examples
-            than the counters of one round can hold.
+        ClientDataError: A stream refers to a row that the features do not have, or has more
+            examples than the counters of one round can hold.
     """
     num_rows = min((len(leaf) for leaf in jax.tree.leaves(features)), default=0)
     if num_rows == 0:  # Nobody has data: one row of zeros stands where programs expect a row.
