@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 import pytest
-from problems import CLASSES, INPUTS, clients, linear_model
+from problems import CLASSES, INPUTS, clients, linear_model, partly_local
 
 import fedbridge as fb
 from fedbridge import algorithms, optimizers
@@ -110,6 +110,14 @@ BUILT = {
     "base optimizer": (
         lambda: algorithms.mime_lite(linear_model(), 0.1),
         "base_optimizer is 0.1; it must be an optimizer",
+    ),
+    "recon optimizer": (
+        lambda: algorithms.fed_recon(partly_local(linear_model()), None, None, 0.1),
+        "reconstruction_optimizer is 0.1; it must be an optimizer",
+    ),
+    "recon client optimizer": (
+        lambda: algorithms.fed_recon(partly_local(linear_model()), 0.1),
+        "client_optimizer is 0.1; it must be an optimizer",
     ),
     "aggregator": (
         lambda: fed_avg(aggregator=agg.weighted_mean),
