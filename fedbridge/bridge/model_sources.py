@@ -221,6 +221,12 @@ def local_weights(watch: Any, model_fn: Callable[[], Any]) -> int | None:
 
 
 def _config(part: Any) -> dict[str, Any]:
+    weights = getattr(part, "label_weights", None)
+    if hasattr(weights, "op") and not hasattr(weights, "numpy"):
+        # AUC's are a constant of the graph in which TFF made it, and Keras reads only eager ones.
+        import tensorflow as tf
+
+        part.label_weights = tf.get_static_value(weights)
     config = part.get_config()
     return {
         "class_name": type(part).__name__,
