@@ -202,7 +202,7 @@ def described_model(watch: Any, model: Any, kind: str, seen: Mapping[str, Any]) 
 def local_weights(watch: Any, model_fn: Callable[[], Any]) -> int | None:
     """The weights that every client's reconstruction starts from, kept in the trace.
 
-    TFF makes the model anew on every client, so that only what two makings agree on is known.
+    TFF makes the model once more for its clients, so that only what two makings agree on is known.
     """
     import tensorflow_federated as tff
 
