@@ -1,5 +1,6 @@
 """Each metric against Keras 2.14's own, variables and values, and several through TFF."""
 
+import json
 from collections import OrderedDict
 
 import jax
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import fedbridge as fb
+from fedbridge.bridge import model_sources
 from fedbridge.jax_core import Forward
 from fedbridge.tff_io._keras_metrics import METRICS, TFF_REFUSES, tff_metrics
 from fedbridge.tff_io._keras_objects import describe_keras
@@ -290,6 +292,28 @@ def test_variables_and_value_are_kerass(tff, case, padding):
     value, expected = converted.finalize(seen), metric.result().numpy()
     assert np.shape(value) == np.shape(expected) and np.isfinite(expected).all()
     np.testing.assert_allclose(value, expected, rtol=TOLERANCE, atol=atol)
+
+
+def test_what_a_trace_says_of_a_metric_makes_the_same_metric(tff):
+    """Through JSON, in which arrays are lists: all arguments, and with arrays all values."""
+    import tensorflow as tf
+
+    with_arrays = 0
+    for data, make in CASES:
+        metric = make(tf.keras)
+        written = model_sources._config(metric)
+        if not any(isinstance(value, np.ndarray) for value in metric.get_config().values()):
+            assert written["config"] == json.loads(json.dumps(describe_keras(metric)["config"]))
+            continue
+        with_arrays += 1
+        labels, predictions = data(np.random.default_rng(5), 8)
+        values = []
+        for spec in (written, describe_keras(metric)):
+            made = tff_metrics([spec])[metric.name]
+            forward = forward_of(predictions, 8)
+            values.append(made.finalize(made.update(made.zero(), {"y": labels}, forward, None)))
+        np.testing.assert_array_equal(*values)
+    assert with_arrays == 8  # AUC with label_weights
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,27 @@ SCRIPTS = {
         evaluation_fn=evaluate, evaluation_selection_fn=lambda round_number: datasets()[2:],
     )
     """,
+    # Metrics with arrays among their arguments; labels as rows of zeros and ones.
+    "arrays": """
+    hot = lambda dataset: dataset.map(lambda row: (row["x"], tf.one_hot(row["y"], 3)))
+    metrics = [
+        lambda: tf.keras.metrics.AUC(label_weights=np.array([1.0, 0.0, 2.0]), num_thresholds=9),
+        lambda: tf.keras.metrics.AUC(
+            multi_label=True, num_labels=3, label_weights=[0.5, 1.0, 1.0], name="by"
+        ),
+        lambda: tf.keras.metrics.Precision(thresholds=[0.3, 0.4]),
+    ]
+    data = [hot(preprocess(clients.create_tf_dataset_for_client(i))) for i in "01"]
+    process = fed_avg(
+        lambda: model_fn(
+            data[0].element_spec, loss=tf.keras.losses.CategoricalCrossentropy(),
+            metrics=[make() for make in metrics],
+        ),
+        sgd(0.1),
+    )
+    state, metrics = process.next(process.initialize(), data)
+    process.next(state, data)
+    """,
     "failing": """
     process = fed_avg(model_fn, sgd(0.1))
     process.next(process.initialize(), datasets())
@@ -473,7 +494,9 @@ def test_record_runs_both_passes_and_leaves_nothing_else(tmp_path, monkeypatch, 
     assert [event["round"] for event in events if event["event"] == "round"] == [1, 2, 1, 2]
 
 
-@pytest.mark.parametrize("name", ["seeded", "unseeded", "odd", "loop", "old", "notebook", "prox"])
+@pytest.mark.parametrize(
+    "name", ["seeded", "unseeded", "odd", "loop", "arrays", "old", "notebook", "prox"]
+)
 def test_what_was_recorded_replays(recorded, name):
     result = replay(recorded[name].trace)
     assert result.verdict == "match", result.reason

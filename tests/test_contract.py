@@ -1,6 +1,6 @@
 """What every algorithm promises, for models that know masks and for those that do not.
 
-A new algorithm adds one line to `ALGORITHMS`.
+A new algorithm adds one line to `ALGORITHMS`, or to `EVALUATIONS` if it leaves the weights alone.
 """
 
 import functools
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from problems import clients, largest_difference, linear_model, partly_local
+from problems import INPUTS, clients, largest_difference, linear_model, partly_local
 
 import fedbridge as fb
 from fedbridge.jax_core import make_cohort, make_stream, simple_dataset_split_fn
@@ -18,7 +18,6 @@ from fedbridge.jax_core import make_cohort, make_stream, simple_dataset_split_fn
 # One round from one state; the updates here have norms around 0.1 to 1.
 CLOSE = 2e-6
 BATCHES = fb.Batches(batch_size=4, num_epochs=2)
-NAN_LABEL = 2
 
 _sgdm = fb.optimizers.sgdm
 _client, _server = _sgdm(0.1, momentum=0.9), _sgdm(0.7, momentum=0.5)
@@ -36,6 +35,7 @@ ALGORITHMS = {
     "fed_avg_robust": lambda m, e: fb.algorithms.fed_avg(
         m, _client, _server, aggregator=fb.aggregators.robust_aggregator(), execution=e
     ),
+    "fed_kmeans": lambda m, e: fb.algorithms.fed_kmeans(2, (INPUTS,), (1, 2), execution=e),
     "fed_prox": lambda m, e: fb.algorithms.fed_prox(m, 0.5, _client, _server, execution=e),
     "fed_recon": lambda m, e: fb.algorithms.fed_recon(
         partly_local(m), _client, _server, dataset_split_fn=simple_dataset_split_fn, execution=e
@@ -46,8 +46,20 @@ ALGORITHMS = {
         m, _rate, _client, _server, execution=e
     ),
 }
+EVALUATIONS = {
+    "fed_eval": lambda m, e: fb.algorithms.fed_eval(m, execution=e),
+    "fed_multi_eval": lambda m, e: fb.algorithms.fed_multi_eval(
+        {"one": m, "other": m._replace(initial_weights=_doubled(m.initial_weights))}, execution=e
+    ),
+    "fed_recon_eval": lambda m, e: fb.algorithms.fed_recon_eval(
+        partly_local(m), _client, dataset_split_fn=simple_dataset_split_fn, execution=e
+    ),
+}
+_doubled = lambda weights: jax.tree.map(lambda leaf: 2 * leaf, weights)
 
 algorithms = pytest.mark.parametrize("name", ALGORITHMS)
+evaluations = pytest.mark.parametrize("name", EVALUATIONS)
+everything = pytest.mark.parametrize("name", [*ALGORITHMS, *EVALUATIONS])
 models = pytest.mark.parametrize("masked", [True, False], ids=["masked", "opaque"])
 sizes_strategy = st.lists(st.integers(1, 8), min_size=4, max_size=4)
 
@@ -55,22 +67,23 @@ sizes_strategy = st.lists(st.integers(1, 8), min_size=4, max_size=4)
 @functools.cache
 def build(name, masked=True, execution=fb.sequential):
     """One process for all tests: what is compiled is compiled once."""
-    return ALGORITHMS[name](linear_model(masked, NAN_LABEL), execution)
+    return {**ALGORITHMS, **EVALUATIONS}[name](linear_model(masked), execution)
 
 
-def usable(sizes, **kwargs):
-    """Clients without the label that gives a NaN; 4 clients of at most 32 rows and 16 steps."""
-    data = clients(sizes, **kwargs)
-    for client in data.values():
-        client["y"] %= NAN_LABEL
-    return data
+def measured(metrics):
+    """What the clients measured; k-means has no loss, and no "train" around its count."""
+    return metrics["client_work"].get("train", metrics["client_work"])
+
+
+def form(tree):
+    return jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.asarray(leaf).dtype), tree)
 
 
 def equal(a, b):
     return jax.tree.all(jax.tree.map(lambda x, y: np.array_equal(x, y, equal_nan=True), a, b))
 
 
-@algorithms
+@everything
 @models
 def test_the_state_keeps_its_form_and_rounds_are_traced_once(name, masked):
     traces = []
@@ -80,9 +93,9 @@ def test_the_state_keeps_its_form_and_rounds_are_traced_once(name, masked):
         traces.append(1)
         return model.forward(*args)
 
-    process = ALGORITHMS[name](model._replace(forward=forward), fb.sequential)
+    make = {**ALGORITHMS, **EVALUATIONS}[name]
+    process = make(model._replace(forward=forward), fb.sequential)
     data = fb.from_clients(clients([7, 5, 6]))
-    form = lambda tree: jax.tree.map(lambda leaf: (jnp.shape(leaf), jnp.asarray(leaf).dtype), tree)
     start = process.initialize()
     # Batches of 4: both cohorts have full batches and remainders of the same sizes.
     state, first = process.next(start, data.cohort(["c0", "c2"], BATCHES))
@@ -95,9 +108,9 @@ def test_the_state_keeps_its_form_and_rounds_are_traced_once(name, masked):
     assert list(metrics) == ["distributor", "client_work", "aggregator", "finalizer"]
 
 
-@algorithms
+@everything
 def test_debug_equals_the_compiled_round(name):
-    data = fb.from_clients(usable([5, 0, 3, 1]))
+    data = fb.from_clients(clients([5, 0, 3, 1]))
     cohort = data.cohort(data.client_ids, BATCHES)
     compiled, plain = build(name), build(name, execution=fb.debug)
     state = compiled.initialize()
@@ -106,11 +119,11 @@ def test_debug_equals_the_compiled_round(name):
     assert jax.tree.structure(a) == jax.tree.structure(b)
 
 
-@algorithms
+@everything
 @models
 def test_padding_changes_nothing(name, masked):
     sizes, extra = [7, 0, 5, 1], 9
-    data = fb.from_clients(usable(sizes))
+    data = fb.from_clients(clients(sizes))
     plain = data.cohort(data.client_ids, BATCHES)
     stream = plain.streams["train"]
     junk = np.random.default_rng(0).integers(0, sum(sizes), (extra, 4)).astype(np.int32)
@@ -130,7 +143,7 @@ def test_padding_changes_nothing(name, masked):
 @settings(max_examples=5, deadline=None)
 @given(sizes=sizes_strategy, seed=st.integers(0, 99))
 def test_permuting_clients_changes_nothing(name, sizes, seed):
-    data = fb.from_clients(usable(sizes))
+    data = fb.from_clients(clients(sizes))
     shuffled = [str(i) for i in np.random.default_rng(seed).permutation(data.client_ids)]
     process = build(name)
     state = process.initialize()
@@ -142,26 +155,26 @@ def test_permuting_clients_changes_nothing(name, sizes, seed):
 @algorithms
 @models
 def test_a_client_with_nan_equals_an_absent_one(name, masked):
-    data = usable([6, 5, 4, 3])
-    data["c1"]["y"][2] = NAN_LABEL
+    data = clients([6, 5, 4, 3])
+    data["c1"]["x"][0] = np.nan
     process = build(name, masked)
     packed = fb.from_clients(data)
     state = process.initialize()
-    with_it, metrics = process.next(state, packed.cohort(["c0", "c1", "c2", "c3"], BATCHES))
+    with_it, metrics = process.next(state, packed.cohort(["c1", "c0", "c2", "c3"], BATCHES))
     without, _ = process.next(state, packed.cohort(["c0", "c2", "c3"], BATCHES))
     assert equal(with_it.global_model_weights, without.global_model_weights)
     assert equal(with_it.finalizer, without.finalizer)
     assert equal(with_it.client_work, without.client_work)
-    assert metrics["client_work"]["train"]["num_examples"] == 2 * (6 + 4 + 3)
-    assert np.isfinite(metrics["client_work"]["train"]["loss"])
+    assert measured(metrics)["num_examples"] == 2 * (6 + 4 + 3)
+    assert np.isfinite(measured(metrics).get("loss", 0))
 
 
 @algorithms
 @models
 @pytest.mark.parametrize("ids", [[], ["c0"], ["c1"]], ids=["nobody", "empty", "nan"])
 def test_a_round_without_a_usable_client_leaves_weights_and_optimizers_untouched(name, masked, ids):
-    data = usable([0, 5, 5])
-    data["c1"]["y"][:] = NAN_LABEL
+    data = clients([0, 5, 5])
+    data["c1"]["x"][:] = np.nan
     process = build(name, masked)
     packed = fb.from_clients(data)
     # From a state whose slots are not zero.
@@ -170,13 +183,14 @@ def test_a_round_without_a_usable_client_leaves_weights_and_optimizers_untouched
     assert equal(after.global_model_weights, state.global_model_weights)
     assert equal(after.finalizer, state.finalizer)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after.client_work))
-    assert metrics["finalizer"]["update_non_finite"] == 1
-    assert metrics["client_work"]["train"]["loss"] == 0
+    assert measured(metrics)["num_examples"] == measured(metrics).get("loss", 0) == 0
+    if metrics["finalizer"]:  # k-means measures nothing there
+        assert metrics["finalizer"]["update_non_finite"] == 1
 
 
-@algorithms
+@everything
 def test_resuming_from_a_file_equals_a_run_that_went_on(name, tmp_path):
-    data = fb.from_clients(usable([7, 5, 2, 1]))
+    data = fb.from_clients(clients([7, 5, 2, 1]))
     process = build(name)
     straight = fb.train(process, data, BATCHES, rounds=3)
     file = tmp_path / "state"
@@ -185,22 +199,62 @@ def test_resuming_from_a_file_equals_a_run_that_went_on(name, tmp_path):
     assert equal(straight.state, resumed.state)
 
 
-@algorithms
+@everything
 def test_the_next_state_is_new_and_the_old_one_stays_usable(name):
-    data = fb.from_clients(usable([7, 5, 2, 1]))
+    data = fb.from_clients(clients([7, 5, 2, 1]))
     process = build(name)
     cohort = data.cohort(data.client_ids, BATCHES)
     state = process.initialize()
     first, second = process.next(state, cohort), process.next(state, cohort)
     assert equal(first, second)
-    assert not equal(first.state.global_model_weights, state.global_model_weights)
+    assert not equal(first.state, state)
+    stay = equal(first.state.global_model_weights, state.global_model_weights)
+    assert stay == (name in EVALUATIONS)
 
 
-@algorithms
+@everything
 def test_weights_can_be_set(name):
     process = build(name)
     state = process.initialize()
-    doubled = jax.tree.map(lambda leaf: 2 * leaf, process.get_model_weights(state))
+    doubled = _doubled(process.get_model_weights(state))
     assert equal(process.get_model_weights(process.set_model_weights(state, doubled)), doubled)
-    with pytest.raises(fb.StateError, match="trainable/0"):
-        process.set_model_weights(state, fb.ModelWeights([np.zeros((2, 2))] * 2, []))
+    longer = jax.tree.map(lambda leaf: np.zeros((*leaf.shape, 2), np.float32), doubled)
+    with pytest.raises(fb.StateError, match="the model has shape"):
+        process.set_model_weights(state, longer)
+
+
+@evaluations
+@models
+def test_the_rounds_of_an_evaluation_add_up_in_any_order(name, masked):
+    data = fb.from_clients(clients([7, 0, 5, 1]))
+    process = build(name, masked)
+
+    def totals(*rounds):
+        state = process.initialize()
+        for ids in rounds:
+            state, metrics = process.next(state, data.cohort(ids, BATCHES))
+        return [found["total_rounds_metrics"] for found in evaluated(metrics["client_work"])]
+
+    whole = totals(["c0", "c1", "c2", "c3"])
+    for found in (totals(["c3", "c1", "c0", "c2"]), totals(["c2", "c1"], [], ["c0", "c3"])):
+        assert largest_difference(found, whole) < CLOSE
+        assert form(found) == form(whole)
+
+
+@evaluations
+@pytest.mark.parametrize("ids", [[], ["c1"]], ids=["nobody", "empty"])
+def test_an_evaluation_without_examples_adds_nothing(name, ids):
+    data = fb.from_clients(clients([7, 0]))
+    process = build(name)
+    state, _ = process.next(process.initialize(), data.cohort(["c0"], BATCHES))
+    after, metrics = process.next(state, data.cohort(ids, BATCHES))
+    assert equal(after, state)
+    for found in evaluated(metrics["client_work"]):
+        assert all(value == 0 for value in found["current_round_metrics"].values())
+
+
+def evaluated(measured):
+    """What each model of an evaluation measured."""
+    return (
+        [measured["eval"]] if "eval" in measured else [part["eval"] for part in measured.values()]
+    )

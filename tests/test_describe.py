@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from fedbridge.bridge import describe
+from fedbridge.bridge import describe, model_sources
 from fedbridge.bridge.describe import Schedule, UndescribedError, described
 
 
@@ -95,3 +95,30 @@ def test_which_optimizers_adapt(name, inner, adaptive):
     arguments = {"optimizer": {"name": inner, "arguments": {}}} if inner else {}
     assert describe.is_adaptive({"name": name, "arguments": arguments}) == adaptive
     assert not describe.is_adaptive(None)
+
+
+class Tensor:
+    """As TensorFlow's: an array only when asked."""
+
+    def numpy(self):
+        return np.array([0.5, 2.0], np.float32)
+
+
+class WithArrays:
+    def get_config(self):
+        return {"label_weights": np.array([1, 0, 2]), "thresholds": Tensor(), "of": np.float32(0.5),
+                "dtype": np.dtype("float32"), "nested": [Tensor(), None]}  # fmt: skip
+
+
+def test_arrays_in_the_config_of_a_metric_are_lists():
+    """Not their texts, `"[1 0 2]"`, of which no metric can be made again."""
+    assert model_sources._config(WithArrays()) == {
+        "class_name": "WithArrays",
+        "config": {
+            "label_weights": [1, 0, 2],
+            "thresholds": [0.5, 2.0],
+            "of": 0.5,
+            "dtype": "float32",
+            "nested": [[0.5, 2.0], None],
+        },
+    }

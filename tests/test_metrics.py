@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies as st
 from problems import clients
 
 import fedbridge as fb
-from fedbridge.jax_core import Forward, finalize_then_sample
+from fedbridge.jax_core import Forward, finalize_then_sample, make_cohort, make_stream
 from fedbridge.tff_io._keras_losses import binary_crossentropy
 from fedbridge.tff_io._keras_metrics import METRICS, TFF_REFUSES, tff_metrics
 from fedbridge.tff_io._keras_objects import describe_keras
@@ -405,13 +405,63 @@ def test_a_counter_passes_two_to_the_31():
     assert kept == [3 * (2**30 + 1)] and kept[0] > 2**31
 
 
-def test_a_single_round_of_more_than_two_to_the_31_is_seen():
-    """The one limit, as documented: the count is negative, and no plausible number."""
+def test_the_counter_of_a_saved_state_goes_on(tmp_path):
     counts = OrderedDict(num_examples=fb.metrics.num_examples_counter())
-    process = fb.algorithms.fed_eval(model_of(counts, examples=2**30))
-    cohort = fb.from_clients(clients([8])).cohort(["c0"], fb.Batches(batch_size=4))
-    metrics = process.next(process.initialize(), cohort).metrics["client_work"]["eval"]
-    assert metrics["current_round_metrics"]["num_examples"] < 0
+    process = fb.algorithms.fed_eval(model_of(counts, examples=2**30 + 1))
+    cohort = fb.from_clients(clients([3])).cohort(["c0"], fb.Batches(batch_size=4))
+    state = process.initialize()
+    for _ in range(2):
+        state, _ = process.next(state, cohort)
+    fb.save(tmp_path / "state", state)
+    loaded = fb.load(tmp_path / "state", like=process.initialize())
+    found = process.next(loaded, cohort).metrics["client_work"]["eval"]
+    assert found["total_rounds_metrics"]["num_examples"] == 3 * (2**30 + 1)
+
+
+@pytest.mark.parametrize(
+    "build, where",
+    [
+        (fb.algorithms.fed_eval, "eval/current_round_metrics"),
+        (lambda model: fb.algorithms.fed_avg(model, fb.optimizers.sgdm(0.1)), "train"),
+        (
+            lambda model: fb.algorithms.fed_eval(
+                model, metrics_aggregator=fb.sample_over_rounds(5)
+            ),
+            "eval/current_round_metrics",
+        ),
+        (
+            lambda model: fb.algorithms.fed_avg(
+                model, fb.optimizers.sgdm(0.1), metrics_aggregator=fb.per_client
+            ),
+            "train",
+        ),
+    ],
+    ids=["evaluation", "training", "sample of clients", "every client"],
+)
+def test_a_round_that_counts_past_two_to_the_31_is_an_error(build, where):
+    """Two steps of 2^30 examples: int32 turns negative, and no plausible number is reported."""
+    counts = OrderedDict(num_examples=fb.metrics.num_examples_counter())
+    process = build(model_of(counts, examples=2**30))
+    data = fb.from_clients(clients([8, 3]))
+    words = rf"metric '{where}/num_examples' of this round is -\d+: .* the 2147483647 of an int32"
+    with pytest.raises(fb.ClientDataError, match=words):
+        process.next(process.initialize(), data.cohort(["c1", "c0"], fb.Batches(batch_size=4)))
+    process.next(process.initialize(), data.cohort(["c1"], fb.Batches(batch_size=4)))
+
+
+def test_a_cohort_of_more_examples_than_a_round_counts_is_refused():
+    """Before the round, and also past 2^32, where int32 would be positive again."""
+    row = {"x": np.zeros((1, 4), np.float32)}
+    stream = lambda steps: make_stream(
+        np.zeros((steps, 1), np.int32), np.full(steps, 2**30, np.int32), np.array([0, steps])
+    )
+    make_cohort(row, {"train": stream(1)}, ["a"])
+    for steps, examples in ((2, 2**31), (5, 5 * 2**30)):
+        words = (
+            f"stream 'train' of the cohort: it has {examples} examples, more than the 2147483647"
+        )
+        with pytest.raises(fb.ClientDataError, match=words):
+            make_cohort(row, {"train": stream(steps)}, ["a"])
 
 
 def test_float_counts_end_at_two_to_the_24():

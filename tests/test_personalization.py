@@ -10,6 +10,7 @@ from problems import clients, largest_difference, linear_model, softmax_gradient
 
 import fedbridge as fb
 from fedbridge.algorithms import evaluate_on_test, personalization_eval, personalize
+from fedbridge.jax_core import make_cohort, make_stream
 
 # Two orders of the same float32 sums; losses are around 1.
 CLOSE = 2e-6
@@ -79,6 +80,24 @@ def test_debug_equals_the_compiled_one():
     compiled, plain = evaluated(), evaluated(execution=fb.debug)
     assert largest_difference(compiled, plain) < 1e-5
     assert jax.tree.structure(compiled) == jax.tree.structure(plain)
+
+
+@models
+def test_padding_changes_nothing(masked):
+    model = linear_model(masked)
+    evaluate = personalization_eval(model, {"tune": personalize(sgdm(0.2))})
+    packed = fb.from_clients(clients(SIZES))
+    plain = packed.cohort(packed.client_ids, STREAMS)
+    longer = {}
+    for name, stream in plain.streams.items():
+        steps, offsets = int(stream.step_offsets[-1]), stream.step_offsets[: len(SIZES) + 1]
+        longer[name] = make_stream(
+            stream.rows[:steps], stream.sizes[:steps], offsets, min_steps=40, min_clients=9
+        )
+    padded = make_cohort(plain.features, longer, packed.client_ids)
+    a, b = (evaluate(model.initial_weights, cohort) for cohort in (plain, padded))
+    assert len(padded.client_hashes) == 16 > len(plain.client_hashes)
+    assert jax.tree.all(jax.tree.map(np.array_equal, a, b))
 
 
 @pytest.mark.parametrize("execution", [fb.sequential, fb.debug], ids=["sequential", "debug"])

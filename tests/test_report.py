@@ -127,6 +127,18 @@ def test_nan_reaches_the_reader():
     assert "A round:" not in text  # a speed-up that is no number is not claimed
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_no_loss_is_a_dash_and_no_nan(terminal):
+    told = result("match")
+    less = [one._replace(loss=None, loss_reference=None) for one in told.rounds]
+    evaluations = [one._replace(loss=None, loss_reference=None) for one in told.evaluations]
+    told = told._replace(rounds=tuple(less), evaluations=tuple(evaluations))
+    text = shown(told, terminal=terminal)
+    assert "nan" not in text.lower()
+    assert (" -  " if terminal else "evaluation 1: loss - (TFF -)") in text
+    assert page(told).count('<td class="n">-</td>') == 2 * (len(told.rounds) + 1)
+
+
 def recorded(number, loss, seconds, kind="training"):
     process = int(kind == "evaluation")
     numbers = {"process": process, "round": number, "loss": loss, "seconds": seconds}

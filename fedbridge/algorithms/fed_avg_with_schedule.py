@@ -31,6 +31,7 @@ from fedbridge.jax_core import (
     ModelWeights,
     Round,
     apply_optimizer,
+    check_argument,
     compose_learning_process,
     local_training,
     num_examples,
@@ -68,7 +69,8 @@ def fed_avg_with_schedule(
         A process that reports the rate in `client_work/client_learning_rate`.
 
     Raises:
-        ArgumentError: A schedule whose first value is no learning rate.
+        ArgumentError: A schedule whose first value is no learning rate, or something that makes no
+            optimizer of it. A later value that is none is refused when its round begins.
 
     Example:
         >>> import fedbridge as fb
@@ -78,7 +80,12 @@ def fed_avg_with_schedule(
         >>> process.initialize().client_work.tolist()
         0
     """
-    optimizers.check_schedule(client_learning_rate_fn, "client_learning_rate_fn")
+    name = "client_learning_rate_fn"
+    optimizers.check_schedule(client_learning_rate_fn, name)
+    is_function = callable(client_optimizer_fn)
+    check_argument(is_function, "client_optimizer_fn", client_optimizer_fn, "a function of a rate")
+    first = client_optimizer_fn(client_learning_rate_fn(jnp.zeros((), jnp.int32)))
+    optimizers.check_optimizer(first, "client_optimizer_fn(learning rate)")
 
     def work(round_num: Any) -> ClientWork:
         optimizer = client_optimizer_fn(client_learning_rate_fn(round_num))
@@ -96,9 +103,10 @@ def fed_avg_with_schedule(
         rate = jnp.asarray(client_learning_rate_fn(round_num), jnp.float32)
         return round_num + 1, OrderedDict(**measured, client_learning_rate=rate)
 
+    check = lambda round_num: optimizers.check_rate(client_learning_rate_fn, name, round_num)
     return compose_learning_process(
         model,
-        ClientWork(lambda weights: jnp.zeros((), jnp.int32), client, server),
+        ClientWork(lambda weights: jnp.zeros((), jnp.int32), client, server, check),
         aggregator or weighted_mean(),
         apply_optimizer(server_optimizer or optimizers.sgdm(1.0)),
         execution,

@@ -30,7 +30,7 @@ from fedbridge.jax_core import (
     NonFinite,
     Step,
     apply_optimizer,
-    check_argument,
+    check_not_negative,
     compose_learning_process,
     drop_non_finite,
     local_training,
@@ -96,10 +96,7 @@ def fed_prox(
         >>> model = fb.models.softmax_regression((2,), 3, x="x", y="y")
         >>> process = fed_prox(model, 0.1, fb.optimizers.sgdm(0.1))
     """
-    in_range = 0 <= proximal_strength < float("inf")
-    check_argument(
-        in_range, "proximal_strength", proximal_strength, "a finite number of at least 0"
-    )
+    check_not_negative("proximal_strength", proximal_strength)
     plain = model_gradient(model)
 
     def gradient(server: ModelWeights, local: ModelWeights, step: Step) -> tuple[PyTree, Forward]:

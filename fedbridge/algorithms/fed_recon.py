@@ -112,6 +112,7 @@ def fed_recon(
     """
     split = dataset_split_fn or build_dataset_split_fn(split_dataset=True)
     reconstruct_local = _reconstruction(model, reconstruction_optimizer, split)
+    optimizers.check_optimizer(client_optimizer or optimizers.sgdm(0.1), "client_optimizer")
 
     def training(forward: Callable[..., Forward]) -> ClientWork:
         return local_training(
@@ -192,4 +193,6 @@ def _reconstruction(
     split: DatasetSplitFn,
 ) -> Callable[[ModelWeights, Client], ModelWeights]:
     support = lambda num_batches: split(num_batches)[0]
-    return reconstruct(model, optimizer or optimizers.sgdm(0.1), support)
+    optimizer = optimizer or optimizers.sgdm(0.1)
+    optimizers.check_optimizer(optimizer, "reconstruction_optimizer")
+    return reconstruct(model, optimizer, support)

@@ -133,8 +133,10 @@ def mime_lite_with_schedule(
 
     Raises:
         ArgumentError: A base optimizer without a learning rate in its state, or a schedule whose
-            first value is no learning rate.
+            first value is no learning rate. A later value that is none is refused when its round
+            begins.
     """
+    optimizers.check_has_learning_rate(base_optimizer, "base_optimizer")
     optimizers.check_schedule(learning_rate_fn, "learning_rate_fn")
     work = _client_work(
         model,
@@ -162,6 +164,7 @@ def _client_work(
     non_finite: NonFinite,
 ) -> ClientWork:
     """Its state is (Base's state, the state of the aggregator of full gradients)."""
+    optimizers.check_optimizer(base_optimizer, "base_optimizer")
     gradient = model_gradient(model)
 
     def training(base_state: PyTree) -> ClientWork:
@@ -243,4 +246,5 @@ def _scheduled(work: ClientWork, rate: Callable[[Any], Any]) -> ClientWork:
         return (round_num + 1, with_rate(inner, round_num + 1)), measured
 
     client = lambda state, weights, client: work.client(state[1], weights, client)
-    return ClientWork(initialize, client, server)
+    check = lambda state: optimizers.check_rate(rate, "learning_rate_fn", state[0])
+    return ClientWork(initialize, client, server, check)

@@ -103,8 +103,10 @@ def round_tolerance(noise_floor: float) -> float:
     return FLOORS * noise_floor if noise_floor >= LOW_FLOOR else SMOOTH_TOLERANCE
 
 
-def loss_failure(loss: float, reference: float, floor: float) -> str | None:
-    """Why a loss does not agree, or None; NaN equals NaN."""
+def loss_failure(loss: float | None, reference: float | None, floor: float) -> str | None:
+    """Why a loss does not agree, or None; NaN equals NaN, and so do two that are missing."""
+    if loss is None or reference is None:
+        return None if loss is reference else f"loss {loss} instead of {reference}"
     if np.isnan(loss) and np.isnan(reference):
         return None
     bound = max(LOSS_TOLERANCE * abs(reference), FLOORS * floor)

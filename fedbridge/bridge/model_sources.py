@@ -202,7 +202,7 @@ def described_model(watch: Any, model: Any, kind: str, seen: Mapping[str, Any]) 
 def local_weights(watch: Any, model_fn: Callable[[], Any]) -> int | None:
     """The weights that every client's reconstruction starts from, kept in the trace.
 
-    TFF makes the model anew on every client, so that only what two makings agree on is known.
+    TFF makes the model once more for its clients, so that only what two makings agree on is known.
     """
     import tensorflow_federated as tff
 
@@ -221,11 +221,23 @@ def local_weights(watch: Any, model_fn: Callable[[], Any]) -> int | None:
 
 
 def _config(part: Any) -> dict[str, Any]:
+    weights = getattr(part, "label_weights", None)
+    if hasattr(weights, "op") and not hasattr(weights, "numpy"):
+        # AUC's are a constant of the graph in which TFF made it, and Keras reads only eager ones.
+        import tensorflow as tf
+
+        part.label_weights = tf.get_static_value(weights)
     config = part.get_config()
     return {
         "class_name": type(part).__name__,
-        "config": json.loads(json.dumps(config, default=str)),
+        "config": json.loads(json.dumps(config, default=_plain)),
     }
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no word for: arrays and tensors as lists, all else by its name."""
+    array = value.numpy() if hasattr(value, "numpy") else value
+    return array.tolist() if hasattr(array, "tolist") else str(value)
 
 
 def _notes(watch: Any, description: dict[str, Any], loss: Any, kind: str, model_kind: str) -> None:

@@ -354,8 +354,8 @@ def _untold(call: Call) -> RoundResult:
     )
 
 
-def _loss(metrics: Any) -> float:
-    """The loss of a round or an evaluation; NaN where the process has none."""
+def _loss(metrics: Any) -> float | None:
+    """The loss of a round or an evaluation; None where the process has none."""
     found = judge.flat(metrics)
     loss = found.get(_LOSS, found.get("client_work/eval/current_round_metrics/loss"))
-    return float("nan") if loss is None else float(loss)
+    return None if loss is None else float(loss)

@@ -56,8 +56,9 @@ def plots(result: Result) -> list[Plot]:
 
 
 def _losses(result: Result, numbers: Sequence[int]) -> Plot | None:
-    reference = [one.loss_reference for one in result.rounds]
-    ours = [one.loss for one in result.rounds]
+    known = lambda loss: math.nan if loss is None else loss
+    reference = [known(one.loss_reference) for one in result.rounds]
+    ours = [known(one.loss) for one in result.rounds]
     if not _anything([*reference, *ours]):
         return None
     figure, axes = _figure()

@@ -32,9 +32,9 @@ class RoundResult(NamedTuple):
 
     round: int
     """The round's number, from 1."""
-    loss_reference: float
-    """TFF's training loss of the round; NaN for a process that has none, as k-means."""
-    loss: float
+    loss_reference: float | None
+    """TFF's training loss of the round; None for a process that has none, as k-means."""
+    loss: float | None
     """fedbridge's."""
     probe_error: float
     """Largest error after each client's first batch, beyond 2 ulp: where a wrong formula shows."""
@@ -73,9 +73,9 @@ class EvaluationResult(NamedTuple):
 
     call: int
     """Number of the call among the script's evaluations, from 1."""
-    loss_reference: float
-    """TFF's loss."""
-    loss: float
+    loss_reference: float | None
+    """TFF's loss; None where the model reports none."""
+    loss: float | None
     """fedbridge's."""
     metrics_reference: dict[str, Any]
     """TFF's metrics, as a tree."""

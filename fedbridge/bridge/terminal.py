@@ -35,12 +35,12 @@ _COLORS = {"match": "green", "differs": "red", "not comparable": "yellow"}
 
 
 class Row(NamedTuple):
-    """One line of the table: what is known of a round so far."""
+    """One line of the table: what is known of a round so far; losses as they are shown."""
 
     round: int
-    loss_reference: float | None = None
+    loss_reference: str = ""
     seconds_reference: float | None = None
-    loss: float | None = None
+    loss: str = ""
     seconds: float | None = None
     judged: RoundResult | None = None
 
@@ -89,7 +89,9 @@ class Display:
                 self._recorded(event)
             case "ran":
                 key, row = self._next_row(event["round"])
-                self._rows[key] = row._replace(loss=event["loss"], seconds=event["seconds"])
+                self._rows[key] = row._replace(
+                    loss=words.loss(event["loss"]), seconds=event["seconds"]
+                )
                 self._advance()
             case "replayed":
                 self._judged(event["round"])
@@ -105,7 +107,7 @@ class Display:
         """TFF's side of a round: once with the recorder, again (with its own time) without."""
         key = event["process"], event["round"]
         old = self._rows.get(key, Row(event["round"]))
-        loss = event["loss"] if old.loss_reference is None else old.loss_reference
+        loss = old.loss_reference or words.loss(event["loss"])
         self._rows[key] = old._replace(loss_reference=loss, seconds_reference=event["seconds"])
         self._say(
             f"TFF  round {event['round']}: loss {words.loss(event['loss'])}, "
@@ -160,8 +162,8 @@ def rounds_table(rows: Iterable[Row]) -> Table:
         one = row.judged
         table.add_row(
             str(row.round),
-            words.loss(row.loss_reference),
-            words.loss(row.loss),
+            row.loss_reference,
+            row.loss,
             words.error(one and one.probe_error),
             words.error(one and one.round_error),
             words.error(one and one.noise_floor),
@@ -241,7 +243,8 @@ def save_terminal_svg(result: Result, path: str | Path, *, width: int = 88) -> P
 
 
 def _row(one: RoundResult) -> Row:
-    return Row(one.round, one.loss_reference, one.seconds_reference, one.loss, one.seconds, one)
+    losses = words.loss(one.loss_reference), words.loss(one.loss)
+    return Row(one.round, losses[0], one.seconds_reference, losses[1], one.seconds, one)
 
 
 def _table() -> Table:

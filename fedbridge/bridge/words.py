@@ -9,11 +9,11 @@ from fedbridge.bridge.result import EvaluationResult, Result, RoundResult
 def loss(value: float | None) -> str:
     """A loss, with the digits that losses are compared by.
 
-    >>> loss(4.123456789), loss(float("nan")), loss(None)
-    ('4.123457', 'nan', '')
+    >>> loss(4.123456789), loss(float("nan")), loss(None)  # None: there is no loss, as in k-means
+    ('4.123457', 'nan', '-')
     """
     if value is None:
-        return ""
+        return "-"
     return f"{value:.6f}" if abs(value) < 1e4 or not math.isfinite(value) else f"{value:.6e}"
 
 

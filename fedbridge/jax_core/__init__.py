@@ -139,3 +139,4 @@ from fedbridge.jax_core._visits import (
     repeated as repeated,
     simple_dataset_split_fn as simple_dataset_split_fn,
 )
+from fedbridge.jax_core.aggregators._arguments import check_not_negative as check_not_negative

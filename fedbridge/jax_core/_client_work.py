@@ -22,7 +22,7 @@ from fedbridge.jax_core._metrics_aggregators import (
 from fedbridge.jax_core._model import Forward, Metric, Model, ModelWeights
 from fedbridge.jax_core._steps import Client, Step, Visits, every_batch, over_steps
 from fedbridge.jax_core._trees import tree_all_finite, tree_sub, tree_where, tree_zeros_like
-from fedbridge.jax_core.optimizers import get_hparams, set_hparams
+from fedbridge.jax_core.optimizers import check_optimizer, get_hparams, set_hparams
 
 
 class ClientResult(NamedTuple):
@@ -52,11 +52,14 @@ class ClientWork(NamedTuple):
         client: `(state, weights, client) -> (ClientResult, ClientOutput(summed, kept))`, on one
             client: what goes to the aggregator, and what comes back to this client work.
         server: `(state, ClientOutput of all clients, round) -> (state, measurements)`.
+        check: Called with the state before every round, outside of the program; raises where no
+            round can start from it.
     """
 
     initialize: Callable[[ModelWeights], PyTree]
     client: Callable[[PyTree, ModelWeights, Client], tuple[ClientResult, ClientOutput]]
     server: Callable[[PyTree, ClientOutput, Round], tuple[PyTree, PyTree]]
+    check: Callable[[PyTree], None] = lambda state: None
 
 
 ClientWeight = Callable[[Int[Array, ""]], Float[Array, ""]]
@@ -170,7 +173,11 @@ def local_training(
         visits: Which of the client's batches, in which order.
         metrics_aggregator: How the clients' metrics become the round's.
         non_finite: What becomes of the metrics of a client whose update is not finite.
+
+    Raises:
+        ArgumentError: A client optimizer that is none.
     """
+    check_optimizer(client_optimizer, "client_optimizer")
     gradient = gradient or model_gradient(model)
 
     def initialize(weights: ModelWeights) -> PyTree:

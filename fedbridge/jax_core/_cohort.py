@@ -142,7 +142,8 @@ def make_cohort(
     """A cohort of these clients; randomness belongs to (seed, round, client id, occurrence).
 
     Raises:
-        ClientDataError: A stream refers to a row that the features do not have.
+        ClientDataError: A stream refers to a row that the features do not have, or has more
+            examples than the counters of one round can hold.
     """
     num_rows = min((len(leaf) for leaf in jax.tree.leaves(features)), default=0)
     if num_rows == 0:  # Nobody has data: one row of zeros stands where programs expect a row.
@@ -153,6 +154,12 @@ def make_cohort(
             raise ClientDataError(
                 f"stream {name!r} of the cohort: it refers to row {stream.rows.max()}, but the "
                 f"features have {num_rows} rows; make its plans from the sizes of the same data."
+            )
+        examples = int(stream.sizes.sum(dtype=np.int64))
+        if examples >= 2**31:
+            raise ClientDataError(
+                f"stream {name!r} of the cohort: it has {examples} examples, more than the "
+                f"{2**31 - 1} that are counted in one round; take fewer clients a round."
             )
     key = jax.random.fold_in(jax.random.key(seed), round)
     clients = max(len(stream.step_offsets) - 1 for stream in streams.values())

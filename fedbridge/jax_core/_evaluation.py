@@ -30,7 +30,10 @@ from fedbridge.jax_core._process import (
     LearningProcessOutput,
     Start,
     at_border,
+    check_counts,
+    check_state,
     learning_process,
+    names_of_leaves,
     to_numpy,
 )
 from fedbridge.jax_core._steps import Client
@@ -204,10 +207,13 @@ def evaluation_process(
         return report.server(ClientOutput(sums, kept), Round(cohort.num_clients, cohort.key))
 
     compiled = execution.compile(round)
+    names = names_of_leaves(initialize)
 
     def next(state: LearningAlgorithmState, cohort: Cohort) -> LearningProcessOutput:
+        check_state(names(), state)
         found = compiled(state.global_model_weights, at_border(model, state, cohort))
         work, measured = report.add(state.client_work, to_numpy(found))
+        check_counts(measured)
         metrics = OrderedDict(
             distributor=(),
             client_work=measured,

@@ -14,6 +14,7 @@ from jaxtyping import PyTree
 from fedbridge.jax_core._aggregators import MeasuredProcessOutput
 from fedbridge.jax_core._model import ModelWeights
 from fedbridge.jax_core._trees import tree_all_finite, tree_where
+from fedbridge.jax_core.optimizers import check_learning_rate, check_optimizer
 
 
 class Finalizer(NamedTuple):
@@ -22,10 +23,13 @@ class Finalizer(NamedTuple):
     Attributes:
         initialize: `weights -> state`.
         next: `(state, weights, update) -> MeasuredProcessOutput(state, weights, measurements)`.
+        check: Called with the state before every round, outside of the program; raises where no
+            round can start from it.
     """
 
     initialize: Callable[[ModelWeights], PyTree]
     next: Callable[[PyTree, ModelWeights, PyTree], MeasuredProcessOutput]
+    check: Callable[[PyTree], None] = lambda state: None
 
 
 def apply_optimizer(server_optimizer: optax.GradientTransformation) -> Finalizer:
@@ -33,7 +37,11 @@ def apply_optimizer(server_optimizer: optax.GradientTransformation) -> Finalizer
 
     An aggregate that is not finite (a NaN, or the mean over no client at all) changes nothing, the
     optimizer's state included, and is counted in `update_non_finite`.
+
+    Raises:
+        ArgumentError: A server optimizer that is none.
     """
+    check_optimizer(server_optimizer, "server_optimizer")
 
     def initialize(weights: ModelWeights) -> PyTree:
         return server_optimizer.init(weights.trainable)
@@ -48,4 +56,4 @@ def apply_optimizer(server_optimizer: optax.GradientTransformation) -> Finalizer
             tree_where(finite, new_state, state), weights._replace(trainable=trainable), measured
         )
 
-    return Finalizer(initialize, next)
+    return Finalizer(initialize, next, check_learning_rate)

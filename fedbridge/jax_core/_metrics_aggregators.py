@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Int, Key, PyTree
 
 from fedbridge.jax_core._clients import ClientOutput
+from fedbridge.jax_core._errors import check_argument
 from fedbridge.jax_core._model import Metric
 
 Metrics = Mapping[str, Metric]
@@ -71,7 +72,12 @@ def finalize_then_sample(sample_size: int = 100) -> MetricsAggregator:
     """The metrics of each client of a random sample, `[min(clients, sample_size), ...]`.
 
     As TFF's `finalize_then_sample`; which clients are drawn, and in which order, is fedbridge's.
+
+    Raises:
+        ArgumentError: A sample size that is not a positive whole number.
     """
+    positive = isinstance(sample_size, int) and sample_size > 0
+    check_argument(positive, "sample_size", sample_size, "a whole number of at least 1")
 
     def server(metrics: Metrics, sums: ClientOutput, count: Any, key: Any) -> PerClient:
         padded = len(jax.tree.leaves(sums.kept)[0])

@@ -4,6 +4,7 @@ TFF's templates (learning/templates/{learning_process,composers}.py): the same n
 fields of the state, the same tree of metrics.
 """
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -17,12 +18,12 @@ from fedbridge.jax_core._aggregators import Aggregator
 from fedbridge.jax_core._client_work import ClientWork, Round
 from fedbridge.jax_core._clients import ClientOutput, Execution, over_clients, sequential
 from fedbridge.jax_core._cohort import Cohort
-from fedbridge.jax_core._errors import StateError
+from fedbridge.jax_core._errors import ArgumentError, ClientDataError, StateError, check_argument
 from fedbridge.jax_core._finalizer import Finalizer
 from fedbridge.jax_core._metrics_aggregators import PerClient
 from fedbridge.jax_core._model import ModelWeights
 from fedbridge.jax_core._steps import Client
-from fedbridge.jax_core._trees import named_leaves
+from fedbridge.jax_core._trees import from_named_leaves, named_leaves
 from fedbridge.jax_core.optimizers import get_hparams, set_hparams
 
 
@@ -109,7 +110,12 @@ def compose_learning_process(
         aggregator: How the clients' updates become one.
         finalizer: What the server does with it.
         execution: How the clients run.
+
+    Raises:
+        ArgumentError: An aggregator that is none, e.g. a function that makes one, uncalled.
     """
+    is_one = isinstance(aggregator, Aggregator)
+    check_argument(is_one, "aggregator", aggregator, "one of fedbridge.aggregators, called")
 
     def initialize() -> LearningAlgorithmState:
         weights = jax.tree.map(jnp.asarray, model.initial_weights)
@@ -150,8 +156,12 @@ def compose_learning_process(
         return LearningProcessOutput(new_state, measured)
 
     compiled = execution.compile(round)
+    names = names_of_leaves(initialize)
 
     def next(state: LearningAlgorithmState, cohort: Cohort) -> LearningProcessOutput:
+        check_state(names(), state)
+        client_work.check(state.client_work)
+        finalizer.check(state.finalizer)
         new_state, metrics = compiled(state, at_border(model, state, cohort))
         return LearningProcessOutput(new_state, metrics_at_border(metrics))
 
@@ -162,9 +172,11 @@ def learning_process(initialize: Callable, next: Callable) -> LearningProcess:
     """A learning process with the usual accessors of weights and hyperparameters."""
 
     def set_weights(state: LearningAlgorithmState, weights: PyTree) -> LearningAlgorithmState:
-        new = jax.tree.map(jnp.asarray, weights)
-        _check_same_shapes(state.global_model_weights, new)
-        return state._replace(global_model_weights=new)
+        old = state.global_model_weights
+        _check_same_shapes(old, weights)
+        new = from_named_leaves(old, named_leaves(weights))
+        cast = lambda leaf, like: jnp.asarray(leaf, jnp.asarray(like).dtype)
+        return state._replace(global_model_weights=jax.tree.map(cast, new, old))
 
     def hparams_of(state: LearningAlgorithmState) -> OrderedDict:
         return OrderedDict(
@@ -174,6 +186,11 @@ def learning_process(initialize: Callable, next: Callable) -> LearningProcess:
     def with_hparams(
         state: LearningAlgorithmState, hparams: Mapping[str, Mapping]
     ) -> LearningAlgorithmState:
+        unknown = sorted(set(hparams) - {"client_work", "finalizer"})
+        if unknown:
+            raise ArgumentError(
+                f"hparams has the part {unknown[0]!r}; its parts are 'client_work' and 'finalizer'."
+            )
         return state._replace(
             client_work=set_hparams(state.client_work, hparams.get("client_work", {})),
             finalizer=set_hparams(state.finalizer, hparams.get("finalizer", {})),
@@ -189,6 +206,31 @@ def learning_process(initialize: Callable, next: Callable) -> LearningProcess:
     )
 
 
+def names_of_leaves(initialize: Callable[[], PyTree]) -> Callable[[], frozenset[str]]:
+    """The names of the leaves of the states that a process makes; found out once."""
+    return functools.cache(lambda: frozenset(named_leaves(initialize())))
+
+
+def check_state(names: frozenset[str], state: LearningAlgorithmState) -> None:
+    """Refuses a state of another algorithm.
+
+    Args:
+        names: What `names_of_leaves` found.
+        state: What a round is to start from.
+
+    Raises:
+        StateError: It has other leaves.
+    """
+    given = named_leaves(state).keys()
+    if given != names:
+        name = min(given ^ names)
+        raise StateError(
+            f"the state {'has' if name in given else 'lacks'} {name!r}, unlike those of this "
+            "process: it is of another algorithm, optimizer or aggregator; to go on with its "
+            "weights, `process.set_model_weights(process.initialize(), weights)`."
+        )
+
+
 def at_border(model: Start, state: LearningAlgorithmState, cohort: Cohort) -> Cohort:
     """Checks what goes into the program, and tells it what an opaque model must know."""
     _check_same_shapes(model.initial_weights, state.global_model_weights)
@@ -202,11 +244,35 @@ def metrics_at_border(metrics: Mapping[str, PyTree]) -> OrderedDict[str, PyTree]
     """The metrics of a round in NumPy, with TFF's dtypes.
 
     What clients counted is int64; what the aggregator and the finalizer counted is int32.
+
+    Raises:
+        ClientDataError: Clients counted more than int32 holds, see `check_counts`.
     """
     measured = OrderedDict(jax.device_get(metrics))
-    return OrderedDict(
+    at_border = OrderedDict(
         (part, to_numpy(tree, wide=part == "client_work")) for part, tree in measured.items()
     )
+    check_counts(at_border["client_work"])
+    return at_border
+
+
+def check_counts(measured: PyTree) -> None:
+    """Refuses a count that has gone past int32 inside the program: it is negative there.
+
+    Args:
+        measured: What the clients of a round measured, at the border. Its integers are counts.
+
+    Raises:
+        ClientDataError: One of them is negative.
+    """
+    for name, leaf in named_leaves(measured).items():
+        value = np.asarray(leaf)
+        if np.issubdtype(value.dtype, np.signedinteger) and (value < 0).any():
+            raise ClientDataError(
+                f"metric {name!r} of this round is {value.min()}: more was counted in one round "
+                f"than the {2**31 - 1} of an int32; take fewer clients a round, or make a metric "
+                "that may be negative a float32."
+            )
 
 
 def to_numpy(tree: PyTree, *, wide: bool = True) -> PyTree:
@@ -234,8 +300,9 @@ def _check_same_shapes(expected: PyTree, given: PyTree) -> None:
     have = {path: np.shape(leaf) for path, leaf in named_leaves(given).items()}
     if want != have:
         path = next(p for p in {**want, **have} if want.get(p) != have.get(p))
+        weight = f"weight {path!r}" if path else "the weights"
         raise StateError(
-            f"weight {path!r}: the model has shape {want.get(path, 'no such weight')}, but "
+            f"{weight}: the model has shape {want.get(path, 'no such weight')}, but "
             f"{have.get(path, 'nothing')} was given; take the weights from a state of the same "
             "model."
         )

@@ -58,9 +58,10 @@ def from_keras_reconstruction(
 
     Returns:
         A model of batches with the features "x" and "y". Global weights start from those that the
-        Keras model has, and so do a client's local ones, every time: for initializers without a
-        seed, which TFF draws anew on every client, replace `initial_local_weights`. Its metrics are
-        those given, then `loss`: the mean over batches, each counted once.
+        Keras model has, and so do a client's local ones, every time. (TFF draws those of
+        initializers without a seed once for each process, and all clients start from them; for
+        others of one's own replace `initial_local_weights`.) Its metrics are those given, then
+        `loss`: the mean over batches, each counted once.
 
     Raises:
         ModelError: As `from_keras`; and for a variable that belongs to both kinds of layers, or to

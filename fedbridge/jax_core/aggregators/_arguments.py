@@ -8,7 +8,7 @@ import numpy as np
 from fedbridge.jax_core._errors import check_argument
 
 Number = Any
-"""A number of Python or NumPy; an int is a fine float, a bool is none."""
+"""A number of Python, NumPy or jax; an int is a fine float, a bool is none."""
 
 
 def check_number(name: str, value: Number, allowed: str, holds: Callable[[float], bool]) -> None:
@@ -22,7 +22,7 @@ def check_number(name: str, value: Number, allowed: str, holds: Callable[[float]
         Traceback (most recent call last):
         fedbridge.jax_core._errors.ArgumentError: clip is -1.0; it must be a number above 0.
     """
-    real = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    real = np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"
     with np.errstate(over="ignore"):
         check_argument(real and bool(holds(float(np.float32(value)))), name, value, allowed)
 

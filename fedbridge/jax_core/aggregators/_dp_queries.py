@@ -14,7 +14,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from fedbridge.jax_core._trees import tree_norm
-from fedbridge.jax_core.aggregators._arguments import Number
+from fedbridge.jax_core.aggregators._arguments import (
+    Number,
+    check_finite_positive,
+    check_not_negative,
+    check_quantile,
+)
 from fedbridge.jax_core.aggregators._quantiles import (
     QuantileState,
     below_estimate,
@@ -113,7 +118,14 @@ def add_normal(key: Key[Array, ""], stddev: Float[Array, ""], tree: PyTree) -> P
 
 
 def gaussian_sum(l2_norm_clip: Number, stddev: Number) -> DPQuery:
-    """Clips each value to an L2 norm, and adds N(0, stddev²) to every entry of the sum."""
+    """Clips each value to an L2 norm, and adds N(0, stddev²) to every entry of the sum.
+
+    Raises:
+        ArgumentError: A clip of zero or less, or none at all: then no noise hides anything. A
+            deviation below 0 or not finite.
+    """
+    check_finite_positive("l2_norm_clip", l2_norm_clip)
+    check_not_negative("stddev", stddev)
     as_float = lambda number: jnp.asarray(number, jnp.float32)
     return DPQuery(
         initialize=lambda: GaussianSumState(as_float(l2_norm_clip), as_float(stddev)),
@@ -125,7 +137,12 @@ def gaussian_sum(l2_norm_clip: Number, stddev: Number) -> DPQuery:
 
 
 def normalized(numerator: DPQuery, denominator: Number) -> DPQuery:
-    """Divides by a constant, e.g. the expected number of clients: their true number is private."""
+    """Divides by a constant, e.g. the expected number of clients: their true number is private.
+
+    Raises:
+        ArgumentError: The constant is not above 0.
+    """
+    check_finite_positive("denominator", denominator)
 
     def server(state: NormalizedState, summed: PyTree, key: Any) -> tuple[PyTree, NormalizedState]:
         total, numerator_state = numerator.server(state.numerator_state, summed, key)
@@ -156,7 +173,17 @@ def quantile_adaptive_clip_sum(
                         C ← C · exp(−η (b − q));  stddev ← noise multiplier · C
 
     Andrew et al., 2021. https://arxiv.org/abs/1905.03871
+
+    Raises:
+        ArgumentError: A quantile outside of (0, 1), a clip or a number of records of zero or less,
+            another number below 0.
     """
+    check_finite_positive("initial_l2_norm_clip", initial_l2_norm_clip)
+    check_not_negative("noise_multiplier", noise_multiplier)
+    check_quantile("target_unclipped_quantile", target_unclipped_quantile)
+    check_not_negative("learning_rate", learning_rate)
+    check_not_negative("clipped_count_stddev", clipped_count_stddev)
+    check_finite_positive("expected_num_records", expected_num_records)
     below = normalized(gaussian_sum(0.5, clipped_count_stddev), expected_num_records)
     total = gaussian_sum(initial_l2_norm_clip, noise_multiplier * initial_l2_norm_clip)
 

@@ -50,6 +50,9 @@ def dp_aggregator(
 ) -> Aggregator:
     """Zeroing around `gaussian_adaptive(noise_multiplier, clients_per_round)`; unweighted.
 
+    In a loop of one's own every cohort needs its number, `data.cohort(..., round=n)`: rounds of one
+    number get the same noise, which then hides nothing.
+
     Args:
         noise_multiplier: Of the Gaussian mechanism; 1 or more for a meaningful privacy.
         clients_per_round: The expected number of clients.

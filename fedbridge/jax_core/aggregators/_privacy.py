@@ -3,6 +3,10 @@
 TFF: aggregators/differential_privacy.py. The sum is divided by `clients_per_round`, whatever the
 number of clients that came. Which noise is drawn is fedbridge's: the same for the same seed and
 round, one independent normal for every coordinate.
+
+**Every round needs its number**: `data.cohort(ids, batches, round=n)` in a loop of one's own, as
+`fb.train` has it. The state, which is TFF's, counts no rounds; so two rounds of the same number get
+the same noise, which the difference of two models then shows without any: no privacy is left.
 """
 
 import warnings
@@ -19,7 +23,6 @@ from fedbridge.jax_core.aggregators._arguments import (
     Number,
     check_finite_positive,
     check_not_negative,
-    check_quantile,
 )
 from fedbridge.jax_core.aggregators._dp_queries import (
     DPQuery,
@@ -76,6 +79,9 @@ def gaussian_fixed(noise_multiplier: Number, clients_per_round: Number, clip: Nu
     TFF's `DifferentiallyPrivateFactory.gaussian_fixed`; McMahan et al., 2017,
     https://arxiv.org/abs/1710.06963.
 
+    The noise belongs to the cohort's (seed, round): in a loop of one's own pass `round=n` to
+    `data.cohort`, or all rounds get the same noise, and hide nothing.
+
     Args:
         noise_multiplier: z; with 0 there is no noise.
         clients_per_round: The expected number of clients.
@@ -110,7 +116,8 @@ def gaussian_adaptive(
     """`gaussian_fixed` with a clip that follows a quantile of the norms, with noise of its own.
 
     TFF's `DifferentiallyPrivateFactory.gaussian_adaptive`; Andrew et al., 2021,
-    https://arxiv.org/abs/1905.03871. The measured `clip` is the next round's.
+    https://arxiv.org/abs/1905.03871. The measured `clip` is the next round's. As for
+    `gaussian_fixed`, every round's cohort needs its number.
 
     Args:
         noise_multiplier: z of both noises together; the values' own is
@@ -127,9 +134,6 @@ def gaussian_adaptive(
     """
     check_not_negative("noise_multiplier", noise_multiplier)
     check_finite_positive("clients_per_round", clients_per_round)
-    check_finite_positive("initial_l2_norm_clip", initial_l2_norm_clip)
-    check_quantile("target_unclipped_quantile", target_unclipped_quantile)
-    check_not_negative("learning_rate", learning_rate)
     if clipped_count_stddev is not None:
         check_not_negative("clipped_count_stddev", clipped_count_stddev)
     multiplier, stddev = adaptive_clip_noise_params(

@@ -7,7 +7,8 @@ Accumulators have the dtypes of Keras' variables. float32 holds whole numbers ex
 16,777,216: a count that has come so far grows no more when ones are added to it, in Keras as here.
 Counters are int32 inside a round's program and int64 once it has ended. A single round thus counts
 up to 2^31 - 1 = 2,147,483,647 examples, fifteen passes over all of Stack Overflow; one more and the
-count turns negative.
+count turns negative, which is an error when the round has ended. Hence whole numbers that may be
+negative are summed as float32.
 """
 
 from collections.abc import Callable

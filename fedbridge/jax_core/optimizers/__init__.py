@@ -19,6 +19,10 @@ from fedbridge.jax_core.optimizers._hparams import (
 )
 from fedbridge.jax_core.optimizers._moments import adam as adam, adamw as adamw, yogi as yogi
 from fedbridge.jax_core.optimizers._schedule import (
+    check_has_learning_rate as check_has_learning_rate,
+    check_learning_rate as check_learning_rate,
+    check_optimizer as check_optimizer,
+    check_rate as check_rate,
     check_schedule as check_schedule,
     schedule_learning_rate as schedule_learning_rate,
 )

@@ -6,11 +6,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from fedbridge.jax_core._errors import ArgumentError
-from fedbridge.jax_core.optimizers._hparams import Scalar, as_hparam, check_hparam
+from fedbridge.jax_core._errors import ArgumentError, check_argument
+from fedbridge.jax_core.optimizers._hparams import Scalar, as_hparam, check_hparam, get_hparams
 
 
 def schedule_learning_rate(
@@ -25,8 +26,9 @@ def schedule_learning_rate(
     Args:
         optimizer: One with a `learning_rate` in its state: any of this module's but Adafactor. An
             optax optimizer takes a schedule itself, `optax.sgd(schedule_fn)`.
-        schedule_fn: From the int32 number of a step, traced, to a rate. Only its value at 0 is
-            looked at here: a rate that later turns NaN shows in the weights.
+        schedule_fn: From the int32 number of a step, traced, to a rate. Its value at 0 is looked at
+            here, and on the server every later one before its round. On a client a rate that turns
+            NaN makes the update one that is not finite.
 
     Raises:
         ArgumentError: The optimizer has no learning rate in its state (so also: it is scheduled
@@ -41,14 +43,7 @@ def schedule_learning_rate(
         >>> float(first), float(second)
         (-0.5, -0.25)
     """
-    state = jax.eval_shape(optimizer.init, jax.ShapeDtypeStruct((), jnp.float32))
-    if not (isinstance(state, Mapping) and "learning_rate" in state):
-        names = ", ".join(state) if isinstance(state, Mapping) else type(state).__name__
-        raise ArgumentError(
-            f"optimizer has a state ({names}) without learning_rate; it must be one of "
-            "fedbridge.optimizers (not Adafactor, and not scheduled already), or give the "
-            "schedule to optax's own optimizer."
-        )
+    check_has_learning_rate(optimizer, "optimizer")
     check_schedule(schedule_fn, "schedule_fn")
 
     def scheduled(round_num: Int[Array, ""], inner: Any) -> OrderedDict:
@@ -67,6 +62,41 @@ def schedule_learning_rate(
     return optax.GradientTransformation(init, update)
 
 
+def check_has_learning_rate(optimizer: optax.GradientTransformation, name: str) -> None:
+    """Refuses an optimizer whose state has no learning rate that could be set.
+
+    Args:
+        optimizer: Any optax optimizer.
+        name: What the error calls it.
+
+    Raises:
+        ArgumentError: It has none: optax's own, Adafactor, one that is scheduled already.
+    """
+    check_optimizer(optimizer, name)
+    state = jax.eval_shape(optimizer.init, jax.ShapeDtypeStruct((), jnp.float32))
+    if not (isinstance(state, Mapping) and "learning_rate" in state):
+        names = ", ".join(state) if isinstance(state, Mapping) else type(state).__name__
+        raise ArgumentError(
+            f"{name} has a state ({names}) without learning_rate; it must be one of "
+            "fedbridge.optimizers (not Adafactor, and not scheduled already), or give the "
+            "schedule to optax's own optimizer."
+        )
+
+
+def check_optimizer(optimizer: Any, name: str) -> None:
+    """Refuses what is no optimizer, e.g. a learning rate.
+
+    Args:
+        optimizer: What was given as one.
+        name: What the error calls it.
+
+    Raises:
+        ArgumentError: It is none.
+    """
+    is_one = isinstance(optimizer, optax.GradientTransformation)
+    check_argument(is_one, name, optimizer, "an optimizer: one of fedbridge.optimizers or optax's")
+
+
 def check_schedule(schedule_fn: Callable[[Int[Array, ""]], Scalar], name: str) -> None:
     """Refuses a schedule that cannot be traced, or whose first value is no learning rate.
 
@@ -75,8 +105,10 @@ def check_schedule(schedule_fn: Callable[[Int[Array, ""]], Scalar], name: str) -
         name: What the error calls it.
 
     Raises:
-        ArgumentError: It takes decisions in Python, or its value at 0 is negative or not finite.
+        ArgumentError: It is no function, takes decisions in Python, or its value at 0 is negative
+            or not finite.
     """
+    check_argument(callable(schedule_fn), name, schedule_fn, "a function of the round's number")
     try:
         jax.eval_shape(schedule_fn, jax.ShapeDtypeStruct((), jnp.int32))
     except jax.errors.JAXTypeError as error:
@@ -85,4 +117,36 @@ def check_schedule(schedule_fn: Callable[[Int[Array, ""]], Scalar], name: str) -
             "is only known inside the compiled program; write it with jnp.where and "
             "jnp.asarray(rates)[k], or take one of optax's schedules."
         ) from error
-    check_hparam("learning_rate", schedule_fn(jnp.zeros((), jnp.int32)), f"{name}(0)")
+    check_rate(schedule_fn, name, jnp.zeros((), jnp.int32))
+
+
+def check_rate(
+    schedule_fn: Callable[[Int[Array, ""]], Scalar], name: str, number: Int[Array, ""]
+) -> None:
+    """Refuses a schedule whose value at this number is no learning rate; outside of a program.
+
+    Args:
+        schedule_fn: From the int32 number of a round to a rate.
+        name: What the error calls it.
+        number: Of the round.
+
+    Raises:
+        ArgumentError: A value that is negative, not finite, or no number.
+    """
+    check_hparam("learning_rate", schedule_fn(number), f"{name}({int(number)})")
+
+
+def check_learning_rate(state: PyTree) -> None:
+    """Refuses an optimizer's state whose learning rate is none; outside of a program.
+
+    A scheduled optimizer's state holds the rate of the round to come.
+
+    Raises:
+        ArgumentError: It is negative or not finite.
+    """
+    scheduled = isinstance(state, Mapping) and isinstance(state.get("optimizer"), Mapping)
+    number = f", round_num {int(state['round_num'])}" if scheduled else ""
+    hparams = get_hparams(state["optimizer"] if scheduled else state)
+    if "learning_rate" in hparams:
+        rate = np.asarray(hparams["learning_rate"]).item()
+        check_hparam("learning_rate", rate, f"learning_rate of the optimizer's state{number},")

@@ -1,0 +1,377 @@
+"""Bad input of every kind: one sentence with the argument, its value, and what is allowed.
+
+Where a process is built, if that is possible; else when the round begins that it would spoil. The
+files of the single parts test more of each; here stand all kinds beside each other.
+"""
+
+import json
+import math
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import keras
+import numpy as np
+import pytest
+from problems import CLASSES, INPUTS, clients, linear_model, partly_local
+
+import fedbridge as fb
+from fedbridge import algorithms, optimizers
+from fedbridge.jax_core import aggregators as agg
+from fedbridge.tff_io import from_keras_reconstruction
+
+sgdm = optimizers.sgdm
+BATCHES = fb.Batches(batch_size=4)
+NAN = math.nan
+
+
+def prox(strength):
+    return algorithms.fed_prox(linear_model(), strength, sgdm(0.1))
+
+
+def scheduled(rate):
+    return algorithms.fed_avg_with_schedule(linear_model(), rate, sgdm)
+
+
+def mime_scheduled(rate):
+    return algorithms.mime_lite_with_schedule(linear_model(), rate, sgdm(0.1, 0.9))
+
+
+def server_scheduled(rate):
+    optimizer = optimizers.schedule_learning_rate(sgdm(), rate)
+    return algorithms.fed_avg(linear_model(), sgdm(0.1), optimizer)
+
+
+def fed_avg(**kwargs):
+    return algorithms.fed_avg(linear_model(), sgdm(0.1), **kwargs)
+
+
+def set_hparam(name, value):
+    process = fed_avg()
+    return process.set_hparams(process.initialize(), {"client_work": {name: value}})
+
+
+def kmeans():
+    return algorithms.fed_kmeans(3, (2,), (1, 2))
+
+
+def cohort():
+    return fb.from_clients(clients([4])).cohort(["c0"], BATCHES)
+
+
+def divided(global_layers, local_layers):
+    model = keras.Sequential([keras.Input((4,)), *(keras.layers.Dense(3) for _ in range(2))])
+    of = lambda numbers: [model.layers[number] for number in numbers]
+    loss = keras.losses.MeanSquaredError()
+    return from_keras_reconstruction(model, of(global_layers), of(local_layers), loss)
+
+
+BUILT = {
+    # Hyperparameters that are negative, or no numbers.
+    "rate -0.1": (lambda: sgdm(-0.1), "learning_rate is -0.1; it must be a number of at least 0"),
+    "rate 'a'": (lambda: sgdm("0.1"), "learning_rate is '0.1'; it must be a number of at least 0"),
+    "rate None": (lambda: sgdm(None), "learning_rate is None; it must be a number of at least 0"),
+    "rate nan": (lambda: sgdm(NAN), "learning_rate is nan; it must be a number of at least 0"),
+    "rate True": (lambda: sgdm(True), "learning_rate is True; it must be a number of at least 0"),
+    "momentum": (lambda: sgdm(0.1, -0.9), "momentum is -0.9; it must be a number from 0 to 1"),
+    "beta": (lambda: optimizers.adam(0.1, 1.5), "beta_1 is 1.5; it must be a number from 0 to 1"),
+    "epsilon": (
+        lambda: optimizers.yogi(0.1, epsilon=-1e-3),
+        "epsilon is -0.001; it must be a number of at least 0",
+    ),
+    "decay": (
+        lambda: optimizers.adamw(0.1, weight_decay="much"),
+        "weight_decay is 'much'; it must be a number of at least 0",
+    ),
+    "hparam": (
+        lambda: set_hparam("learning_rate", -1.0),
+        "learning_rate is -1.0; it must be a number of at least 0",
+    ),
+    "hparam unknown": (
+        lambda: set_hparam("momentum", 0.9),
+        "momentum is no hyperparameter of this optimizer's state, which has learning_rate",
+    ),
+    "hparam part": (
+        lambda: fed_avg().set_hparams(fed_avg().initialize(), {"client": {"learning_rate": 1.0}}),
+        "hparams has the part 'client'; its parts are 'client_work' and 'finalizer'",
+    ),
+    "client optimizer": (
+        lambda: algorithms.fed_avg(linear_model(), 0.1),
+        "client_optimizer is 0.1; it must be an optimizer: one of fedbridge.optimizers or optax's",
+    ),
+    "server optimizer": (
+        lambda: fed_avg(server_optimizer=1),
+        "server_optimizer is 1; it must be an optimizer",
+    ),
+    "base optimizer": (
+        lambda: algorithms.mime_lite(linear_model(), 0.1),
+        "base_optimizer is 0.1; it must be an optimizer",
+    ),
+    "recon optimizer": (
+        lambda: algorithms.fed_recon(partly_local(linear_model()), None, None, 0.1),
+        "reconstruction_optimizer is 0.1; it must be an optimizer",
+    ),
+    "recon client optimizer": (
+        lambda: algorithms.fed_recon(partly_local(linear_model()), 0.1),
+        "client_optimizer is 0.1; it must be an optimizer",
+    ),
+    "aggregator": (
+        lambda: fed_avg(aggregator=agg.weighted_mean),
+        r"aggregator is <function .*>; it must be one of fedbridge.aggregators, called",
+    ),
+    # A clip of zero or less, a quantile outside of (0, 1), noise without clipping.
+    "clip 0": (
+        lambda: agg.clipping(0.0, agg.weighted_mean()),
+        "clipping_norm is 0.0; it must be a number above 0",
+    ),
+    "clip -1": (
+        lambda: agg.zeroing(-1.0, agg.weighted_mean()),
+        "zeroing_norm is -1.0; it must be a number above 0",
+    ),
+    "dp clip 0": (
+        lambda: agg.gaussian_fixed(1.0, 10, 0.0),
+        "clip is 0.0; it must be a finite number above 0",
+    ),
+    "quantile 1.5": (
+        lambda: agg.quantile_estimation(1.0, 1.5, 0.1),
+        "target_quantile is 1.5; it must be a number between 0 and 1, both excluded",
+    ),
+    "quantile 1": (
+        lambda: agg.gaussian_adaptive(0.1, 10, target_unclipped_quantile=1.0),
+        "target_unclipped_quantile is 1.0; it must be a number between 0 and 1, both excluded",
+    ),
+    "quantile of a query": (
+        lambda: agg.quantile_adaptive_clip_sum(1.0, 1.0, 0.0, 0.2, 1.0, 10),
+        "target_unclipped_quantile is 0.0; it must be a number between 0 and 1, both excluded",
+    ),
+    "noise, no clip": (
+        lambda: agg.gaussian_fixed(1.0, 10, None),
+        "clip is None; it must be a finite number above 0",
+    ),
+    "noise, infinite clip": (
+        lambda: agg.gaussian_sum(math.inf, 1.0),
+        "l2_norm_clip is inf; it must be a finite number above 0",
+    ),
+    "noise -1": (
+        lambda: agg.gaussian_sum(1.0, -1.0),
+        "stddev is -1.0; it must be a finite number of at least 0",
+    ),
+    "noise for nobody": (
+        lambda: agg.normalized(agg.gaussian_sum(1.0, 1.0), 0),
+        "denominator is 0; it must be a finite number above 0",
+    ),
+    # A schedule that gives no rate, from its first value on.
+    "schedule nan": (
+        lambda: scheduled(lambda k: NAN),
+        r"client_learning_rate_fn\(0\) is nan; it must be a number of at least 0",
+    ),
+    "schedule inf": (
+        lambda: mime_scheduled(lambda k: 0.1 / k),
+        r"learning_rate_fn\(0\) is Array\(inf.*; it must be a number of at least 0",
+    ),
+    "schedule -1": (
+        lambda: server_scheduled(lambda k: -1.0),
+        r"schedule_fn\(0\) is -1.0; it must be a number of at least 0",
+    ),
+    "schedule 0.1": (
+        lambda: scheduled(0.1),
+        "client_learning_rate_fn is 0.1; it must be a function of the round's number",
+    ),
+    "schedule of 0.1": (
+        lambda: algorithms.fed_avg_with_schedule(linear_model(), lambda k: 0.1, sgdm(0.1)),
+        "client_optimizer_fn is GradientTransformation.*; it must be a function of a rate",
+    ),
+    "schedule, no optimizer": (
+        lambda: algorithms.fed_avg_with_schedule(linear_model(), lambda k: 0.1, lambda rate: rate),
+        r"client_optimizer_fn\(learning rate\) is 0.1; it must be an optimizer",
+    ),
+    "schedule of Adafactor": (
+        lambda: algorithms.mime_lite_with_schedule(
+            linear_model(), lambda k: 0.1, optimizers.adafactor(0.1)
+        ),
+        "base_optimizer has a state .* without learning_rate; it must be one of",
+    ),
+    # FedProx's strength.
+    "prox -1": (
+        lambda: prox(-1.0),
+        "proximal_strength is -1.0; it must be a finite number of at least 0",
+    ),
+    "prox nan": (lambda: prox(NAN), "proximal_strength is nan; it must be a finite number"),
+    "prox 'a'": (lambda: prox("0.1"), "proximal_strength is '0.1'; it must be a finite number"),
+    "prox None": (lambda: prox(None), "proximal_strength is None; it must be a finite number"),
+    "prox [2]": (lambda: prox(jnp.ones(2)), r"proximal_strength is Array\(.*; it must be a finite"),
+    # K-means with more clusters than can be drawn, or with none.
+    "clusters 2**30": (
+        lambda: algorithms.fed_kmeans(2**30, (2,)),
+        r"num_clusters is 1073741824; it must be at most 1073741823: .* shape \(2,\) can be drawn",
+    ),
+    "clusters 0": (
+        lambda: algorithms.fed_kmeans(0, (2,)),
+        "num_clusters is 0; it must be a whole number above 0",
+    ),
+    "clusters 2.5": (
+        lambda: algorithms.fed_kmeans(2.5, (2,)),
+        "num_clusters is 2.5; it must be a whole number above 0",
+    ),
+    # A reconstruction whose variables overlap, or belong to nobody.
+    "both": (lambda: divided([0, 1], [1]), "among the global_trainable and the local_trainable"),
+    "nobody's": (lambda: divided([0], []), "of the model is neither global nor local"),
+    # Weights of another shape, and what is no state.
+    "weights of a centroid less": (
+        lambda: kmeans().set_model_weights(kmeans().initialize(), np.zeros((2, 2), "f")),
+        r"the weights: the model has shape \(3, 2\), but \(2, 2\) was given; take the weights from",
+    ),
+    "weights None": (
+        lambda: fed_avg().set_model_weights(fed_avg().initialize(), None),
+        r"weight 'trainable/0': the model has shape \(4, 3\), but nothing was given",
+    ),
+    "weights as a state": (
+        lambda: fed_avg().next(linear_model().initial_weights, cohort()),
+        r"the state lacks '.*', unlike those of this process: .*`process.set_model_weights\(",
+    ),
+    # Sizes.
+    "sample": (
+        lambda: fb.finalize_then_sample(0),
+        "sample_size is 0; it must be a whole number of at least 1",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def said():
+    """Kind to (class, text) of its error, without the type checks that tests run under.
+
+    They would say it first, and users do not have them.
+    """
+    here = Path(__file__)
+    paths = os.pathsep.join([str(here.parent), *sys.path])
+    script = f"import {here.stem}; {here.stem}.say()"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def say():
+    """Prints what `said` reads."""
+    errors = {}
+    for kind, (build, _) in BUILT.items():
+        try:
+            errors[kind] = "no error", repr(build())
+        except (AttributeError, TypeError, ValueError) as error:
+            errors[kind] = type(error).__name__, str(error)
+    print(json.dumps(errors))
+
+
+@pytest.mark.parametrize("kind", BUILT)
+def test_it_is_refused_where_it_is_built(kind, said):
+    name, text = said[kind]
+    assert name in {"ArgumentError", "ModelError", "StateError"}, text
+    assert re.search(BUILT[kind][1], text), text
+    assert_one_sentence(text)
+
+
+def assert_one_sentence(text):
+    assert "\n" not in text
+    assert ". " not in text.replace("e.g. ", "")
+
+
+def falling_to(value):
+    """0.1 in round 0 and 1, then what cannot be."""
+    return lambda k: jnp.where(k < 2, 0.1, value)
+
+
+@pytest.mark.parametrize(
+    "build, words",
+    [
+        (lambda: scheduled(falling_to(NAN)), r"client_learning_rate_fn\(2\) is Array\(nan"),
+        (lambda: mime_scheduled(falling_to(-1.0)), r"learning_rate_fn\(2\) is Array\(-1"),
+        (
+            lambda: server_scheduled(falling_to(math.inf)),
+            "learning_rate of the optimizer's state, round_num 2, is inf",
+        ),
+    ],
+    ids=["clients", "MimeLite", "server"],
+)
+def test_a_schedule_that_stops_being_one_is_refused_when_that_round_begins(build, words):
+    process = build()
+    state, some = process.initialize(), cohort()
+    for _ in range(2):
+        state, _ = process.next(state, some)
+    with pytest.raises(fb.ArgumentError, match=words + r".*; it must be a number of at least 0\."):
+        process.next(state, some)
+    # What was reached is not lost.
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.global_model_weights))
+
+
+WRONG_WEIGHTS = {
+    "shape": (
+        lambda: fb.ModelWeights([np.zeros((2, 2), "f"), np.zeros(CLASSES, "f")], []),
+        rf"weight 'trainable/0': the model has shape \({INPUTS}, {CLASSES}\), but \(2, 2\) was",
+    ),
+    "one less": (
+        lambda: fb.ModelWeights([np.zeros((INPUTS, CLASSES), "f")], []),
+        rf"weight 'trainable/1': the model has shape \({CLASSES},\), but nothing was given",
+    ),
+    "one more": (
+        lambda: linear_model().initial_weights._replace(non_trainable=[np.zeros(3, "f")]),
+        r"'non_trainable/0': the model has shape no such weight, but \(3,\) was given",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_WEIGHTS)
+def test_weights_of_another_shape_are_not_set(kind):
+    make, words = WRONG_WEIGHTS[kind]
+    process = fed_avg()
+    with pytest.raises(fb.StateError, match=words + ".*; take the weights from") as caught:
+        process.set_model_weights(process.initialize(), make())
+    assert_one_sentence(str(caught.value))
+
+
+def test_weights_become_what_the_state_has():
+    """Lists or tuples, and numbers of any kind: the round's program is not compiled anew."""
+    process = fed_avg()
+    state = process.initialize()
+    matrix, bias = state.global_model_weights.trainable
+    given = fb.ModelWeights((np.ones(matrix.shape, int), np.ones(bias.shape)), ())
+    after = process.set_model_weights(state, given)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert {leaf.dtype for leaf in jax.tree.leaves(after.global_model_weights)} == {matrix.dtype}
+
+
+PROCESSES = {
+    "fed_avg": fed_avg,
+    "fed_avg momentum": lambda: algorithms.fed_avg(linear_model(), sgdm(0.1, 0.9)),
+    "fed_avg adam": lambda: fed_avg(server_optimizer=optimizers.adam(0.1)),
+    "fed_avg robust": lambda: fed_avg(aggregator=agg.robust_aggregator()),
+    "fed_prox": lambda: prox(0.1),
+    "schedule": lambda: scheduled(lambda k: 0.1),
+    "mime_lite": lambda: algorithms.mime_lite(linear_model(), sgdm(0.1, 0.9)),
+    "fed_eval": lambda: algorithms.fed_eval(linear_model()),
+    "fed_kmeans": lambda: algorithms.fed_kmeans(2, (INPUTS,), (1, 2)),
+}
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_a_state_of_another_algorithm_is_refused(name, tmp_path):
+    """By the round, before anything is compiled, and by `load`."""
+    process = PROCESSES[name]()
+    own, some = process.initialize(), cohort()
+    for other, make in PROCESSES.items():
+        if other == name:
+            continue
+        state = make().initialize()
+        with pytest.raises(fb.StateError, match=r"the state (has|lacks) '[a-z_/0-9]+', unlike"):
+            process.next(state, some)
+        fb.save(tmp_path / "state", state)
+        with pytest.raises(fb.StateError, match="in this process; load it with the process that"):
+            fb.load(tmp_path / "state", like=own)
