@@ -48,6 +48,7 @@ from fedbridge.jax_core import (
     build_dataset_split_fn as build_dataset_split_fn,
     compose_learning_process as compose_learning_process,
     debug as debug,
+    default_execution as default_execution,
     drop_non_finite as drop_non_finite,
     finalize_then_sample as finalize_then_sample,
     keep_non_finite as keep_non_finite,
@@ -62,11 +63,13 @@ from fedbridge.jax_core import (
     pipeline as pipeline,
     sample_over_rounds as sample_over_rounds,
     sequential as sequential,
+    sharded as sharded,
     simple_dataset_split_fn as simple_dataset_split_fn,
     sum_over_rounds as sum_over_rounds,
     sum_then_finalize as sum_then_finalize,
     uniform as uniform,
     unweighted_mean as unweighted_mean,
+    vmapped as vmapped,
     weighted_mean as weighted_mean,
 )
 

@@ -32,10 +32,10 @@ from fedbridge.jax_core import (
     Round,
     apply_optimizer,
     compose_learning_process,
+    default_execution,
     local_training,
     num_examples,
     optimizers,
-    sequential,
     sum_then_finalize,
     weighted_mean,
 )
@@ -50,7 +50,7 @@ def fed_avg_with_schedule(
     client_weight: ClientWeight = num_examples,
     aggregator: Aggregator | None = None,
     metrics_aggregator: MetricsAggregator = sum_then_finalize,
-    execution: Execution = sequential,
+    execution: Execution = default_execution,
 ) -> LearningProcess:
     """Builds FedAvg with a schedule; the state of its client work is the number of the round.
 
