@@ -14,15 +14,15 @@ from jaxtyping import PyTree
 
 from fedbridge.jax_core._clients import ClientFn, Execution, jit_round
 from fedbridge.jax_core._cohort import Cohort
+from fedbridge.jax_core._default_execution import default_execution
 from fedbridge.jax_core._errors import ArgumentError
-from fedbridge.jax_core._sequential import sequential
 from fedbridge.jax_core._spread import CLIENTS, SpreadCohort, replicate, spread
 
 _ALL, _OWN = PartitionSpec(), PartitionSpec(CLIENTS)
 
 
 def sharded(
-    devices: Mesh | Sequence[jax.Device] | None = None, inner: Execution = sequential
+    devices: Mesh | Sequence[jax.Device] | None = None, inner: Execution = default_execution
 ) -> Execution:
     """Spreads the clients over devices; every round is one program with one `psum`.
 
@@ -82,8 +82,9 @@ def sharded(
 
 
 def _mesh(devices: Mesh | Sequence[jax.Device] | None) -> Mesh:
-    mesh = devices
-    if not isinstance(mesh, Mesh):
+    if isinstance(devices, Mesh):
+        mesh = devices
+    else:
         given = list(jax.devices() if devices is None else devices)
         if not given:
             raise ArgumentError("devices is empty; give at least one, or None for all of them.")
@@ -91,7 +92,7 @@ def _mesh(devices: Mesh | Sequence[jax.Device] | None) -> Mesh:
     if mesh.axis_names != (CLIENTS,):
         raise ArgumentError(
             f"the mesh has the axes {mesh.axis_names}; clients are spread over the one axis "
-            f"({CLIENTS!r},): give a mesh with that one, or a list of devices."
+            f"{CLIENTS!r}: give a mesh with that one, or a list of devices."
         )
     owners = [device.process_index for device in mesh.devices.flat]
     shares = [owners.count(process) for process in range(jax.process_count())]

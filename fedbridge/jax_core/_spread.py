@@ -13,6 +13,7 @@ import heapq
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int, PyTree
@@ -122,7 +123,7 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
         if isinstance(leaf, jax.Array):
             if leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
                 return leaf
-            if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
                 impl = jax.random.key_impl(leaf)
                 return jax.random.wrap_key_data(put(jax.random.key_data(leaf)), impl=impl)
         value = np.asarray(leaf)
