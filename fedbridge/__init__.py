@@ -6,7 +6,7 @@ import fedbridge as fb
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from fedbridge import algorithms as algorithms, samplers as samplers
+from fedbridge import algorithms as algorithms, distributed as distributed, samplers as samplers
 from fedbridge._version import __version__ as __version__
 from fedbridge.checkpoint import load as load, save as save
 from fedbridge.experiment import TrainResult as TrainResult, train as train
