@@ -103,7 +103,7 @@ def longest_first(
 
     Example:
         >>> longest_first(np.array([1, 7, 2, 4]), 2).tolist()
-        [1, 0, 1, 1]
+        [0, 0, 1, 1]
     """
     loads = [(0, device) for device in range(num_devices)]
     device_of = np.zeros(len(steps), np.int32)
