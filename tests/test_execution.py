@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
-from problems import clients, linear_model
+from problems import clients, largest_difference, linear_model
+from test_convolutions import slow_convolutions
 
 import fedbridge as fb
-from fedbridge.jax_core import make_cohort, make_stream
+from fedbridge.jax_core import make_cohort, make_stream, max_pool
+from fedbridge.jax_core._convolutions import canonical_convolutions
 from fedbridge.jax_core._spread import longest_first, spread
 
 HERE = Path(__file__).parent
@@ -26,6 +28,24 @@ WAYS = {
 
 def run(execution, client_fn, cohort):
     return execution.compile(lambda c: fb.over_clients(client_fn, (), c, execution))(cohort)
+
+
+def local_training_round(model, execution):
+    """`(weights, cohort) -> (sums, kept)`: what takes the time of a round, to be looked at."""
+    work = fb.local_training(model, fb.optimizers.sgdm(0.1, 0.9))
+
+    def client_fn(weights, client):
+        result, output = work.client(work.initialize(weights), weights, client)
+        return fb.ClientOutput((result, output.summed))
+
+    return lambda weights, cohort: fb.over_clients(client_fn, weights, cohort, execution)
+
+
+def on_one_device(cohort, execution):
+    """The cohort as the round gets it."""
+    if execution is not WAYS["sharded"]:
+        return cohort
+    return spread(cohort, jax.sharding.Mesh(np.array(jax.devices()[:1]), ("clients",)))
 
 
 def test_a_chunk_takes_as_many_steps_as_its_longest_client():
@@ -79,12 +99,58 @@ def test_what_is_drawn_and_who_counts_does_not_depend_on_the_way():
         assert jax.tree.all(jax.tree.map(np.array_equal, found, expected))
 
 
+def convolutional_model():
+    """A convolution, max-pooling and dropout on images of 4 × 4 pixels."""
+
+    def forward(weights, batch, mask, key, training):
+        kernel, matrix = weights.trainable
+        images = batch["x"].reshape(-1, 4, 4, 1)
+        x = jax.lax.conv_general_dilated(
+            images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        x = max_pool(x, (2, 2), (2, 2), "VALID").reshape(len(images), -1)
+        x = jnp.where(jax.random.bernoulli(key, 0.5, x.shape), 2 * x, 0.0)
+        loss = jax.nn.logsumexp(x @ matrix, 1) - jnp.take_along_axis(
+            x @ matrix, batch["y"][:, None], 1
+        ).squeeze(1)
+        count = mask.sum(dtype=jnp.int32)
+        mean = jnp.where(mask, loss, 0.0).sum() / count.astype(jnp.float32)
+        return fb.Forward(mean, x, mean, count, weights.non_trainable)
+
+    rng = np.random.default_rng(3)
+    shapes = [(3, 3, 1, 5), (20, 3)]
+    weights = [0.3 * rng.normal(size=shape).astype(np.float32) for shape in shapes]
+    return fb.Model(fb.ModelWeights(weights, []), forward, {"loss": fb.metrics.mean_loss()})
+
+
+def test_convolutions_and_dropout_are_the_same_in_every_way():
+    data = fb.from_clients(clients([9, 2, 5, 0, 7], inputs=16))
+    cohort = data.cohort(data.client_ids, fb.Batches(3, num_epochs=2))
+    rounds = []
+    for execution in WAYS.values():
+        optimizer = fb.optimizers.sgdm(0.1, momentum=0.9)
+        process = fb.algorithms.fed_avg(convolutional_model(), optimizer, execution=execution)
+        rounds.append(process.next(process.initialize(), cohort))
+    assert largest_difference(rounds[1], rounds[0]) < 2e-6
+    assert largest_difference(rounds[2], rounds[0]) < 2e-6
+
+
+def test_no_convolution_is_in_another_order_than_xla_likes_in_loops():
+    data = fb.from_clients(clients([9, 2, 5], inputs=16))
+    model = convolutional_model()
+    for execution in WAYS.values():
+        cohort = on_one_device(data.cohort(data.client_ids, fb.Batches(3)), execution)
+        round = local_training_round(model, execution)
+        assert slow_convolutions(round, model.initial_weights, cohort) > 0
+        round = canonical_convolutions(round)
+        assert slow_convolutions(round, model.initial_weights, cohort) == 0
+
+
 @pytest.mark.parametrize("execution", WAYS.values(), ids=WAYS)
 def test_memory_does_not_grow_with_the_cohort(execution):
     rows = jnp.zeros((2_000, 200)), jnp.zeros(2_000, jnp.int32)
     features = dict(zip("xy", rows, strict=True))
     model = fb.models.softmax_regression((200,), 50, x="x", y="y")
-    work = fb.local_training(model, fb.optimizers.sgdm(0.1, 0.9))
 
     def temporary_bytes(num_clients):
         steps = 2 * num_clients
@@ -94,16 +160,9 @@ def test_memory_does_not_grow_with_the_cohort(execution):
             np.arange(0, steps + 1, 2, dtype=np.int32),
         )
         cohort = make_cohort(features, {"train": stream}, [f"c{i}" for i in range(num_clients)])
-        if execution is WAYS["sharded"]:
-            cohort = spread(cohort, jax.sharding.Mesh(np.array(jax.devices()[:1]), ("clients",)))
-
-        def client_fn(weights, client):
-            result, output = work.client(work.initialize(weights), weights, client)
-            return fb.ClientOutput((result, output.summed))
-
-        round = lambda weights, cohort: fb.over_clients(client_fn, weights, cohort, execution)
-        compiled = jax.jit(round).lower(model.initial_weights, cohort).compile()
-        return compiled.memory_analysis().temp_size_in_bytes
+        round = jax.jit(local_training_round(model, execution))
+        lowered = round.lower(model.initial_weights, on_one_device(cohort, execution))
+        return lowered.compile().memory_analysis().temp_size_in_bytes
 
     few = temporary_bytes(10)
     assert few > 200 * 50 * 4  # there are weights among them
