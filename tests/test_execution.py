@@ -187,7 +187,7 @@ def test_other_rounds_of_one_shape_are_not_traced_again():
         assert len(traces) == len(first)
 
 
-def test_what_cannot_be_meant_is_refused():
+def test_what_cannot_be_meant_is_refused(monkeypatch):
     for size in (0, -1, True):
         with pytest.raises(fb.ArgumentError, match=r"chunk_size is .*; it must be a whole number"):
             fb.vmapped(size)
@@ -196,6 +196,10 @@ def test_what_cannot_be_meant_is_refused():
         fb.sharded(jax.sharding.Mesh(devices[None], ("x", "clients")))
     with pytest.raises(fb.ArgumentError, match="devices is empty; give at least one"):
         fb.sharded([])
+    with monkeypatch.context() as patch:
+        patch.setattr(jax, "process_count", lambda: 2)
+        with pytest.raises(fb.ArgumentError, match=r"processes own \[1, 0\]; give every process"):
+            fb.sharded(list(devices))
     for inner in (fb.debug, fb.sharded()):
         with pytest.raises(fb.ArgumentError, match="inner cannot run within the one program"):
             fb.sharded(inner=inner)
