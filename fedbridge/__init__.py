@@ -6,7 +6,7 @@ import fedbridge as fb
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from fedbridge import algorithms as algorithms, samplers as samplers
+from fedbridge import algorithms as algorithms, distributed as distributed, samplers as samplers
 from fedbridge._version import __version__ as __version__
 from fedbridge.checkpoint import load as load, save as save
 from fedbridge.experiment import TrainResult as TrainResult, train as train
@@ -48,6 +48,7 @@ from fedbridge.jax_core import (
     build_dataset_split_fn as build_dataset_split_fn,
     compose_learning_process as compose_learning_process,
     debug as debug,
+    default_execution as default_execution,
     drop_non_finite as drop_non_finite,
     finalize_then_sample as finalize_then_sample,
     keep_non_finite as keep_non_finite,
@@ -62,11 +63,13 @@ from fedbridge.jax_core import (
     pipeline as pipeline,
     sample_over_rounds as sample_over_rounds,
     sequential as sequential,
+    sharded as sharded,
     simple_dataset_split_fn as simple_dataset_split_fn,
     sum_over_rounds as sum_over_rounds,
     sum_then_finalize as sum_then_finalize,
     uniform as uniform,
     unweighted_mean as unweighted_mean,
+    vmapped as vmapped,
     weighted_mean as weighted_mean,
 )
 

@@ -9,7 +9,13 @@ import jax
 import numpy as np
 
 from fedbridge import checkpoint as files
-from fedbridge.jax_core import FederatedArrays, LearningAlgorithmState, LearningProcess, Pipeline
+from fedbridge.jax_core import (
+    ClientDataError,
+    FederatedArrays,
+    LearningAlgorithmState,
+    LearningProcess,
+    Pipeline,
+)
 from fedbridge.samplers import Sampler, all_clients
 
 OnRound = Callable[[int, Any], None]
@@ -51,11 +57,13 @@ def train(
         state: To start from; default `process.initialize()`.
         seed: Of dropout and the like; belongs to (seed, round, client id).
         checkpoint: A file that holds the state after the last finished round. Where it exists the
-            run goes on from there, and the result is that of a run that was never interrupted.
+            run goes on from there, and the result is that of a run that was never interrupted. Of
+            several processes the first one writes it, and all must be able to read it.
         on_round: Called after every round, e.g. to log.
 
     Raises:
         StateError: The checkpoint is damaged or belongs to another process.
+        ClientDataError: There are fewer clients than processes, see `fb.distributed`.
 
     Example:
         >>> import fedbridge as fb
@@ -66,6 +74,11 @@ def train(
         >>> [int(m["client_work"]["train"]["num_examples"]) for m in result.metrics]
         [4, 4, 4]
     """
+    if data.num_clients < jax.process_count():
+        raise ClientDataError(
+            f"the data has {data.num_clients} clients, and {jax.process_count()} processes share "
+            "them; start no more processes than there are clients."
+        )
     current = process.initialize() if state is None else state
     first = 1
     if checkpoint is not None and Path(checkpoint).exists():
@@ -77,7 +90,7 @@ def train(
         cohort = data.cohort(sampler(round, data.client_ids), batches, round=round, seed=seed)
         current, metrics = process.next(current, cohort)
         history.append(metrics)
-        if checkpoint is not None:
+        if checkpoint is not None and jax.process_index() == 0:
             files.save(checkpoint, (np.int64(round), current))
         for call in on_round:
             call(round, metrics)

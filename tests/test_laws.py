@@ -298,7 +298,7 @@ def test_what_is_kept_comes_back_in_the_order_of_the_cohort():
     data = fb.from_clients(clients([3, 0, 5]))
     cohort = data.cohort(["c2", "c0", "c1"], fb.Batches(2))
     count = lambda _, client: fb.ClientOutput((), client.num_steps())
-    for execution in (fb.sequential, fb.debug):
+    for execution in (fb.sequential, fb.debug, fb.vmapped(2), fb.sharded()):
         _, kept = execution.compile(lambda c: fb.over_clients(count, (), c, execution))(cohort)
         assert kept[:3].tolist() == [3, 2, 0]
 

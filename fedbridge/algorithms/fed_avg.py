@@ -25,10 +25,10 @@ from fedbridge.jax_core import (
     Model,
     apply_optimizer,
     compose_learning_process,
+    default_execution,
     local_training,
     num_examples,
     optimizers,
-    sequential,
     sum_then_finalize,
     weighted_mean,
 )
@@ -42,7 +42,7 @@ def fed_avg(
     aggregator: Aggregator | None = None,
     client_weight: ClientWeight = num_examples,
     metrics_aggregator: MetricsAggregator = sum_then_finalize,
-    execution: Execution = sequential,
+    execution: Execution = default_execution,
 ) -> LearningProcess:
     """Builds FedAvg; by default, the algorithm of McMahan et al.
 

@@ -33,10 +33,10 @@ from fedbridge.jax_core import (
     apply_optimizer,
     check_argument,
     compose_learning_process,
+    default_execution,
     local_training,
     num_examples,
     optimizers,
-    sequential,
     sum_then_finalize,
     weighted_mean,
 )
@@ -51,7 +51,7 @@ def fed_avg_with_schedule(
     client_weight: ClientWeight = num_examples,
     aggregator: Aggregator | None = None,
     metrics_aggregator: MetricsAggregator = sum_then_finalize,
-    execution: Execution = sequential,
+    execution: Execution = default_execution,
 ) -> LearningProcess:
     """Builds FedAvg with a schedule; the state of its client work is the number of the round.
 

@@ -22,11 +22,11 @@ from fedbridge.jax_core import (
     ModelWeights,
     Step,
     check_argument,
+    default_execution,
     evaluation_process,
     local_evaluation,
     one_model,
     over_steps,
-    sequential,
     several_models,
     sum_over_rounds,
     update_metrics,
@@ -38,7 +38,7 @@ def fed_eval(
     model: Model,
     *,
     metrics_aggregator: EvaluationAggregator = sum_over_rounds,
-    execution: Execution = sequential,
+    execution: Execution = default_execution,
 ) -> LearningProcess:
     """Builds federated evaluation; the state's weights are what is evaluated, and stay.
 
@@ -68,7 +68,7 @@ def fed_multi_eval(
     models: Mapping[str, Model],
     *,
     metrics_aggregator: EvaluationAggregator = sum_over_rounds,
-    execution: Execution = sequential,
+    execution: Execution = default_execution,
 ) -> LearningProcess:
     """Builds the evaluation of several models in one pass over the clients' data.
 

@@ -39,10 +39,10 @@ from fedbridge.jax_core import (
     Step,
     check_argument,
     compose_learning_process,
+    default_execution,
     drop_non_finite,
     metrics,
     over_steps,
-    sequential,
     stateless_normal,
     sum_,
     tree_all_finite,
@@ -66,7 +66,7 @@ def fed_kmeans(
     feature: str = "x",
     sum_aggregator: Aggregator | None = None,
     non_finite: NonFinite = drop_non_finite,
-    execution: Execution = sequential,
+    execution: Execution = default_execution,
 ) -> LearningProcess:
     """Builds federated k-means.
 

@@ -32,12 +32,12 @@ from fedbridge.jax_core import (
     apply_optimizer,
     check_not_negative,
     compose_learning_process,
+    default_execution,
     drop_non_finite,
     local_training,
     model_gradient,
     num_examples,
     optimizers,
-    sequential,
     sum_then_finalize,
     tree_add,
     tree_scale,
@@ -70,7 +70,7 @@ def fed_prox(
     client_weight: ClientWeight = num_examples,
     metrics_aggregator: MetricsAggregator = sum_then_finalize,
     non_finite: NonFinite = drop_non_finite,
-    execution: Execution = sequential,
+    execution: Execution = default_execution,
 ) -> LearningProcess:
     """Builds FedProx.
 

@@ -44,6 +44,7 @@ from fedbridge.jax_core import (
     apply_optimizer,
     build_dataset_split_fn,
     compose_learning_process,
+    default_execution,
     drop_non_finite,
     evaluation_process,
     local_training,
@@ -52,7 +53,6 @@ from fedbridge.jax_core import (
     optimizers,
     over_steps,
     reconstruct,
-    sequential,
     sum_over_rounds,
     sum_then_finalize,
     train_metrics,
@@ -74,7 +74,7 @@ def fed_recon(
     aggregator: Aggregator | None = None,
     metrics_aggregator: MetricsAggregator = sum_then_finalize,
     non_finite: NonFinite = drop_non_finite,
-    execution: Execution = sequential,
+    execution: Execution = default_execution,
 ) -> LearningProcess:
     """Builds Federated Reconstruction.
 
@@ -155,7 +155,7 @@ def fed_recon_eval(
     *,
     dataset_split_fn: DatasetSplitFn | None = None,
     metrics_aggregator: EvaluationAggregator = sum_over_rounds,
-    execution: Execution = sequential,
+    execution: Execution = default_execution,
 ) -> LearningProcess:
     """Builds the evaluation of a partially local model: reconstruct on Sₖ, evaluate on Qₖ.
 

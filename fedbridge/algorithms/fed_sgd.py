@@ -35,11 +35,11 @@ from fedbridge.jax_core import (
     apply_optimizer,
     client_result,
     compose_learning_process,
+    default_execution,
     drop_non_finite,
     model_gradient,
     optimizers,
     over_steps,
-    sequential,
     sum_then_finalize,
     train_metrics,
     tree_add,
@@ -58,7 +58,7 @@ def fed_sgd(
     aggregator: Aggregator | None = None,
     metrics_aggregator: MetricsAggregator = sum_then_finalize,
     non_finite: NonFinite = drop_non_finite,
-    execution: Execution = sequential,
+    execution: Execution = default_execution,
 ) -> LearningProcess:
     """Builds FedSGD.
 

@@ -39,6 +39,7 @@ from fedbridge.jax_core import (
     Step,
     apply_optimizer,
     compose_learning_process,
+    default_execution,
     drop_non_finite,
     local_training,
     metrics,
@@ -46,7 +47,6 @@ from fedbridge.jax_core import (
     num_examples,
     optimizers,
     over_steps,
-    sequential,
     sum_then_finalize,
     tree_add,
     tree_all_finite,
@@ -66,7 +66,7 @@ def mime_lite(
     full_gradient_aggregator: Aggregator | None = None,
     metrics_aggregator: MetricsAggregator = sum_then_finalize,
     non_finite: NonFinite = drop_non_finite,
-    execution: Execution = sequential,
+    execution: Execution = default_execution,
 ) -> LearningProcess:
     """Builds MimeLite.
 
@@ -115,7 +115,7 @@ def mime_lite_with_schedule(
     full_gradient_aggregator: Aggregator | None = None,
     metrics_aggregator: MetricsAggregator = sum_then_finalize,
     non_finite: NonFinite = drop_non_finite,
-    execution: Execution = sequential,
+    execution: Execution = default_execution,
 ) -> LearningProcess:
     """Builds MimeLite whose base optimizer has the rate `learning_rate_fn(t)` in round t, from 0.
 

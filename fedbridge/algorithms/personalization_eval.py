@@ -31,13 +31,13 @@ from fedbridge.jax_core import (
     Step,
     at_border,
     check_argument,
+    default_execution,
     finalize_metrics,
     local_evaluation,
     model_gradient,
     over_clients,
     over_steps,
     repeated,
-    sequential,
     to_numpy,
 )
 
@@ -56,7 +56,7 @@ def personalization_eval(
     baseline: Strategy | None = None,
     *,
     max_num_clients: int = 100,
-    execution: Execution = sequential,
+    execution: Execution = default_execution,
 ) -> Callable[[ModelWeights, Cohort], OrderedDict[str, PyTree]]:
     """Builds the evaluation of ways to personalize a model.
 

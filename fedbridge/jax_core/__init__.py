@@ -38,9 +38,7 @@ from fedbridge.jax_core._client_work import (
 from fedbridge.jax_core._clients import (
     ClientOutput as ClientOutput,
     Execution as Execution,
-    debug as debug,
     over_clients as over_clients,
-    sequential as sequential,
 )
 from fedbridge.jax_core._cohort import (
     Cohort as Cohort,
@@ -49,6 +47,8 @@ from fedbridge.jax_core._cohort import (
     make_cohort as make_cohort,
     make_stream as make_stream,
 )
+from fedbridge.jax_core._debug import debug as debug
+from fedbridge.jax_core._default_execution import default_execution as default_execution
 from fedbridge.jax_core._errors import (
     ArgumentError as ArgumentError,
     ClientDataError as ClientDataError,
@@ -115,6 +115,8 @@ from fedbridge.jax_core._reconstruction import (
     ReconstructionModel as ReconstructionModel,
     reconstruct as reconstruct,
 )
+from fedbridge.jax_core._sequential import sequential as sequential
+from fedbridge.jax_core._sharded import sharded as sharded
 from fedbridge.jax_core._steps import (
     Client as Client,
     Step as Step,
@@ -139,4 +141,5 @@ from fedbridge.jax_core._visits import (
     repeated as repeated,
     simple_dataset_split_fn as simple_dataset_split_fn,
 )
+from fedbridge.jax_core._vmapped import vmapped as vmapped
 from fedbridge.jax_core.aggregators._arguments import check_not_negative as check_not_negative

@@ -2,20 +2,19 @@
 
 Across clients go sums; per client stays what is kept. `over_clients` reduces what a client
 contributes as it comes, so memory does not grow with the cohort, and stacks what is kept in the
-order of the cohort.
+order of the cohort. A way of running is a value: `sequential`, `vmapped(...)`, `sharded(...)`,
+`debug`, each in a file of its own.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
+from jaxtyping import Key, PyTree
 
 from fedbridge.jax_core._cohort import Cohort
-from fedbridge.jax_core._steps import Client, python_loop
-from fedbridge.jax_core._trees import tree_add
+from fedbridge.jax_core._steps import Client
 
 
 class ClientOutput(NamedTuple):
@@ -46,7 +45,8 @@ class Execution(NamedTuple):
 
     Attributes:
         over_clients: Runs the clients.
-        compile: Turns the round, a pure function, into what is called: `jax.jit`, or itself.
+        compile: Turns the round, a pure function of trees and a cohort, into what is called:
+            `jax.jit`, or itself.
     """
 
     over_clients: OverClients
@@ -62,7 +62,7 @@ def over_clients(
         client_fn: `(server_values, client) -> ClientOutput(summed, kept)`.
         server_values: What the server sends to every client.
         cohort: The clients.
-        execution: How they run: `sequential` or `debug`.
+        execution: How they run: `sequential`, `vmapped(...)`, `sharded(...)` or `debug`.
 
     Returns:
         `(sums, kept)`: the sum of `summed` over the clients, zeros where there is none, and
@@ -71,69 +71,35 @@ def over_clients(
     return execution.over_clients(client_fn, server_values, cohort)
 
 
-def _zeros_of(client_fn: ClientFn, server_values: PyTree, cohort: Cohort) -> ClientOutput:
+def zeros_of(client_fn: ClientFn, server_values: PyTree, cohort: Cohort) -> ClientOutput:
+    """What a client would give, all zeros."""
     client = lambda values: client_fn(values, Client(cohort, 0, cohort.key))
     shapes = jax.eval_shape(client, server_values)
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
-def _client_keys(cohort: Cohort) -> Any:
-    return jax.vmap(lambda hash: jax.random.fold_in(cohort.key, hash))(
-        jnp.asarray(cohort.client_hashes)
-    )
-
-
-def _one_after_another(
-    client_fn: ClientFn, server_values: PyTree, cohort: Cohort
-) -> tuple[PyTree, PyTree]:
-    zeros = _zeros_of(client_fn, server_values, cohort)
-    keys = _client_keys(cohort)
+def zeros_per_client(zeros: PyTree, cohort: Cohort) -> PyTree:
+    """Zeros for what is kept of every client, `[clients, ...]`, padded as the cohort is."""
     padded = len(cohort.client_hashes)
-    kept = jax.tree.map(lambda leaf: jnp.zeros((padded, *leaf.shape), leaf.dtype), zeros.kept)
-
-    def run(index: Any, carry: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
-        sums, kept = carry
-        output = client_fn(server_values, Client(cohort, index, keys[index]))
-        kept = jax.tree.map(lambda all, one: all.at[index].set(one), kept, output.kept)
-        return tree_add(sums, output.summed), kept
-
-    return jax.lax.fori_loop(0, cohort.num_clients, run, (zeros.summed, kept))
+    return jax.tree.map(lambda leaf: jnp.zeros((padded, *leaf.shape), leaf.dtype), zeros)
 
 
-def _in_plain_python(
-    client_fn: ClientFn, server_values: PyTree, cohort: Cohort
-) -> tuple[PyTree, PyTree]:
-    keys = _client_keys(cohort)
-    outputs = []
-    for index in range(int(cohort.num_clients)):
-        client = Client(cohort, index, keys[index], loop=python_loop(index))
-        outputs.append(client_fn(server_values, client))
-    if not outputs:
-        zeros = _zeros_of(client_fn, server_values, cohort)
-        return zeros.summed, jax.tree.map(lambda leaf: leaf[None], zeros.kept)
-    sums = functools.reduce(tree_add, [output.summed for output in outputs])
-    return sums, jax.tree.map(lambda *leaves: jnp.stack(leaves), *[o.kept for o in outputs])
+def client_key(cohort: Cohort, index: Any) -> Key[Any, ""]:
+    """The client's own key; it belongs to (seed, round, client id, occurrence), not to a place."""
+    return jax.random.fold_in(cohort.key, jnp.asarray(cohort.client_hashes)[index])
 
 
-def _jit(round: Callable) -> Callable:
-    if jax.default_backend() == "cpu":
+def jit_round(round: Callable, platform: str | None = None, **options: Any) -> Callable:
+    """A round as one compiled program.
+
+    Args:
+        round: A pure function.
+        platform: For which it is compiled; default jax's.
+        options: Of `jax.jit`.
+    """
+    if (platform or jax.default_backend()) == "cpu":
         # Here, since it loads jax.extend, a good part of what `import fedbridge` would cost.
         from fedbridge.jax_core._convolutions import jit_on_cpu
 
-        return jit_on_cpu(round)
-    return jax.jit(round)
-
-
-def _no_jit(round: Callable) -> Callable:
-    def run(*args: Any) -> Any:
-        with jax.disable_jit():
-            return round(*args)
-
-    return run
-
-
-sequential = Execution(_one_after_another, _jit)
-"""One client after another, each with exactly its own number of steps, in one program."""
-
-debug = Execution(_in_plain_python, _no_jit)
-"""Plain Python without jit: values can be printed, an error names the client and the step."""
+        return jit_on_cpu(round, **options)
+    return jax.jit(round, **options)

@@ -4,11 +4,12 @@ Each entry says from which version on it can go.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 from jax.extend.core import Jaxpr, JaxprEqn
+from jax.sharding import Mesh
 
 
 def with_equations(jaxpr: Any, equations: Sequence[JaxprEqn]) -> Any:
@@ -35,3 +36,15 @@ def eigen_convolutions() -> Mapping[str, Any]:
     except RuntimeError:  # an experimental option, which another version may not know
         return {}
     return options
+
+
+def shard_map(fn: Callable, mesh: Mesh, in_specs: Any, out_specs: Any) -> Callable:
+    """`jax.shard_map` without its checks of what differs between devices."""
+    # With them a gradient with respect to replicated weights is summed over all devices, without a
+    # word, and a loop may not start from a plain zero. They are called `check_rep` before jax 0.7,
+    # where the function is in `jax.experimental`.
+    if jax.__version_info__ < (0, 7):
+        from jax.experimental.shard_map import shard_map as old
+
+        return old(fn, mesh, in_specs=in_specs, out_specs=out_specs, check_rep=False)
+    return jax.shard_map(fn, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)

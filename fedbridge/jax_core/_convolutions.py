@@ -27,7 +27,7 @@ from jaxtyping import Array, Float
 from fedbridge.jax_core._compat import eigen_convolutions, with_equations
 
 
-def jit_on_cpu(fn: Callable) -> Callable:
+def jit_on_cpu(fn: Callable, **options: Any) -> Callable:
     """`jax.jit` for a CPU: the convolutions of `fn` are fast, in loops too.
 
     What it returns cannot be called within another `jit`.
@@ -35,12 +35,13 @@ def jit_on_cpu(fn: Callable) -> Callable:
     Args:
         fn: A function of trees of arrays that returns a tree of arrays; as with
             `canonical_convolutions`, the one that computes the gradients.
+        options: Of `jax.jit`.
 
     Example:
         >>> float(jit_on_cpu(jnp.sin)(0.0))
         0.0
     """
-    return jax.jit(canonical_convolutions(fn), **eigen_convolutions())
+    return jax.jit(canonical_convolutions(fn), **eigen_convolutions(), **options)
 
 
 def canonical_convolutions(fn: Callable) -> Callable:

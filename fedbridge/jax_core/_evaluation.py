@@ -14,8 +14,9 @@ import numpy as np
 from jaxtyping import PyTree
 
 from fedbridge.jax_core._client_work import Round
-from fedbridge.jax_core._clients import ClientOutput, Execution, over_clients, sequential
+from fedbridge.jax_core._clients import ClientOutput, Execution, over_clients
 from fedbridge.jax_core._cohort import Cohort
+from fedbridge.jax_core._default_execution import default_execution
 from fedbridge.jax_core._errors import check_argument
 from fedbridge.jax_core._metrics_aggregators import (
     Metrics,
@@ -183,7 +184,7 @@ def evaluation_process(
     model: Start,
     evaluate: Callable[[PyTree, Client], PyTree],
     report: EvaluationReport,
-    execution: Execution = sequential,
+    execution: Execution = default_execution,
 ) -> LearningProcess:
     """A learning process that evaluates the weights of its state, and leaves them.
 

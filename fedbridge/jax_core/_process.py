@@ -16,8 +16,9 @@ from jaxtyping import PyTree
 
 from fedbridge.jax_core._aggregators import Aggregator
 from fedbridge.jax_core._client_work import ClientWork, Round
-from fedbridge.jax_core._clients import ClientOutput, Execution, over_clients, sequential
+from fedbridge.jax_core._clients import ClientOutput, Execution, over_clients
 from fedbridge.jax_core._cohort import Cohort
+from fedbridge.jax_core._default_execution import default_execution
 from fedbridge.jax_core._errors import ArgumentError, ClientDataError, StateError, check_argument
 from fedbridge.jax_core._finalizer import Finalizer
 from fedbridge.jax_core._metrics_aggregators import PerClient
@@ -95,7 +96,7 @@ def compose_learning_process(
     client_work: ClientWork,
     aggregator: Aggregator,
     finalizer: Finalizer,
-    execution: Execution = sequential,
+    execution: Execution = default_execution,
 ) -> LearningProcess:
     """Composes a learning process of its parts (learning/templates/composers.py).
 

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from fedbridge.jax_core._cohort import TRAIN, Cohort
-from fedbridge.jax_core._errors import ClientStepError
 from fedbridge.jax_core._model import Batch
 from fedbridge.jax_core._trees import tree_where
 
@@ -33,10 +32,11 @@ class Client(NamedTuple):
     """One client of a cohort, inside the program.
 
     Attributes:
-        cohort: The whole cohort; the client reads only its own rows.
-        index: The client's place in the cohort.
+        cohort: The whole cohort, or the device's part of it; the client reads only its own rows.
+        index: The client's place in it.
         key: The client's own.
-        loop: Runs a number of steps: `jax.lax.fori_loop`, or plain Python while debugging.
+        loop: `jax.lax.fori_loop`, or what stands in for it: a masked loop under `vmap`, plain
+            Python while debugging.
     """
 
     cohort: Cohort
@@ -103,7 +103,8 @@ def over_steps(
     exact_sizes = client.cohort.exact_sizes
 
     def run(index: Any, carry: PyTree) -> PyTree:
-        at = first + number_of_batch(index)
+        # Clipped for a client without batches, of whom a masked loop computes a step in vain.
+        at = jnp.minimum(first + number_of_batch(index), len(sizes) - 1)
         step_rows, size = rows[at], sizes[at]
         key = jax.random.fold_in(client.key, index)
         if exact_sizes is None:
@@ -128,19 +129,3 @@ def over_steps(
         return tree_where(real, new, carry), tree_where(real, value, zeros)
 
     return jax.lax.scan(scanned, carry, jnp.arange(limit))
-
-
-def python_loop(client: Any) -> Callable:
-    """A loop in plain Python that says in which step of which client the body failed."""
-
-    def loop(start: Any, stop: Any, run: Callable, carry: PyTree) -> PyTree:
-        for index in range(int(start), int(stop)):
-            try:
-                carry = run(index, carry)
-            except Exception as error:
-                raise ClientStepError(
-                    f"client {client} of the cohort, step {index}: {type(error).__name__}: {error}"
-                ) from error
-        return carry
-
-    return loop

@@ -1,0 +1,187 @@
+"""A cohort laid out for a mesh: each device gets its clients, and nothing of the others.
+
+On the host, in NumPy: the clients are dealt out, the longest first, each to the device that has
+the fewest steps so far; every device's part becomes a small cohort of its own, padded to the size
+of the largest. Devices without a client get one that has no steps and does not count.
+
+All processes make the same plan, and each gathers the rows of its own devices only.
+"""
+
+import dataclasses
+import functools
+import heapq
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int, PyTree
+
+from fedbridge.jax_core._arrays import take_rows
+from fedbridge.jax_core._cohort import Cohort, Stream, bucket, make_stream
+
+CLIENTS = "clients"
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=[
+        "features", "streams", "num_clients", "key", "client_hashes", "state", "counts", "places",
+    ],
+    meta_fields=["decode", "exact_sizes"],
+)  # fmt: skip
+@dataclasses.dataclass(frozen=True)
+class SpreadCohort(Cohort):
+    """A cohort in parts, one for each device of a mesh.
+
+    `features`, `streams`, `client_hashes` and `state` have a leading axis, `[devices, ...]`.
+
+    Attributes:
+        counts: How many real clients each part has, int32[devices].
+        places: Where each client of the cohort is among those of all parts, padding included,
+            int32[clients]; what is beyond them for the cohort's own padding.
+    """
+
+    counts: Any = None
+    places: Any = None
+
+    @property
+    def parts(self) -> PyTree:
+        """What has a leading axis of devices."""
+        return self.features, self.streams, self.client_hashes, self.state, self.counts
+
+    def part(self, key: Any, parts: PyTree) -> Cohort:
+        """One device's cohort, of the round's key and the `parts` without their leading axis."""
+        features, streams, hashes, state, count = parts
+        return Cohort(features, streams, count, key, hashes, state, self.decode, self.exact_sizes)
+
+
+def spread(cohort: Cohort, mesh: Mesh) -> SpreadCohort:
+    """Deals a cohort out to the devices of a mesh."""
+    num_devices = mesh.devices.size
+    steps: Any = sum(np.diff(stream.step_offsets) for stream in cohort.streams.values())
+    device_of = longest_first(steps[: int(cohort.num_clients)], num_devices)
+    clients_of = [np.flatnonzero(device_of == device) for device in range(num_devices)]
+    clients = bucket(max(map(len, clients_of)))
+    dealt = {name: _deal(stream, clients_of, clients) for name, stream in cohort.streams.items()}
+    rows_of = [_rows([streams[d] for streams in dealt.values()]) for d in range(num_devices)]
+    rows = bucket(max(map(len, rows_of)))
+
+    def part(device: int) -> PyTree:
+        used = _padded(rows_of[device], rows)
+        features = {name: take_rows(column, used) for name, column in cohort.features.items()}
+        streams = {name: _renumbered(s[device], rows_of[device]) for name, s in dealt.items()}
+        own = _padded(clients_of[device], clients)
+        hashes, state = jax.tree.map(lambda leaf: leaf[own], (cohort.client_hashes, cohort.state))
+        return features, streams, hashes, state, np.int32(len(clients_of[device]))
+
+    places = np.full(len(cohort.client_hashes), num_devices * clients, np.int32)
+    for device, own in enumerate(clients_of):
+        places[own] = device * clients + np.arange(len(own))
+    mine = [d for d, device in enumerate(mesh.devices.flat) if device in mesh.local_devices]
+    features, streams, hashes, state, counts = _stacked({d: part(d) for d in mine}, mesh)
+    num_clients, key, places = replicate((cohort.num_clients, cohort.key, places), mesh)
+    return SpreadCohort(
+        features=features,
+        streams=streams,
+        num_clients=num_clients,
+        key=key,
+        client_hashes=hashes,
+        state=state,
+        decode=cohort.decode,
+        exact_sizes=cohort.exact_sizes,
+        counts=counts,
+        places=places,
+    )
+
+
+def longest_first(
+    steps: Int[np.ndarray, " clients"], num_devices: int
+) -> Int[np.ndarray, " clients"]:
+    """The device of each client: the longest client first, to the one with the least to do.
+
+    Example:
+        >>> longest_first(np.array([1, 7, 2, 4]), 2).tolist()
+        [0, 0, 1, 1]
+    """
+    loads = [(0, device) for device in range(num_devices)]
+    device_of = np.zeros(len(steps), np.int32)
+    for client in np.argsort(-steps, kind="stable"):
+        load, device = loads[0]
+        device_of[client] = device
+        # A client without steps is some work, too.
+        heapq.heapreplace(loads, (load + int(steps[client]) + 1, device))
+    return device_of
+
+
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
+    """The same tree on every device of a mesh; what is there already stays."""
+    sharding = NamedSharding(mesh, PartitionSpec())
+
+    def put(leaf: Any) -> jax.Array:
+        if isinstance(leaf, jax.Array):
+            if leaf.sharding.is_equivalent_to(sharding, leaf.ndim):
+                return leaf
+            if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                impl = jax.random.key_impl(leaf)
+                return jax.random.wrap_key_data(put(jax.random.key_data(leaf)), impl=impl)
+        value = np.asarray(leaf)
+        return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+
+    return jax.tree.map(put, tree)
+
+
+def _stacked(parts: dict[int, PyTree], mesh: Mesh) -> PyTree:
+    """Parts, of the devices of this process, as arrays over all devices, `[devices, ...]`."""
+    sharding = NamedSharding(mesh, PartitionSpec(CLIENTS))
+    devices, trees = list(parts), list(parts.values())
+
+    def stack(*leaves: Any) -> jax.Array:
+        own = dict(zip(devices, leaves, strict=True))
+        shape = (mesh.devices.size, *np.shape(leaves[0]))
+        piece = lambda index: np.asarray(own[index[0].start or 0])[None]
+        return jax.make_array_from_callback(shape, sharding, piece)
+
+    return jax.tree.map(stack, *trees)
+
+
+def _deal(stream: Stream, clients_of: list[Any], clients: int) -> list[Stream]:
+    """The stream of each device's clients, all of one padded size."""
+    sizes = np.diff(stream.step_offsets)
+    steps_of = [_steps(stream, own) for own in clients_of]
+    most = max(map(len, steps_of))
+    return [
+        make_stream(
+            stream.rows[steps],
+            stream.sizes[steps],
+            np.cumsum([0, *sizes[own]]),
+            min_steps=most,
+            min_clients=clients,
+        )
+        for own, steps in zip(clients_of, steps_of, strict=True)
+    ]
+
+
+def _steps(stream: Stream, clients: Int[np.ndarray, " own"]) -> Int[np.ndarray, " steps"]:
+    """The steps of these clients."""
+    edges = stream.step_offsets
+    return np.concatenate([np.arange(0), *(np.arange(edges[c], edges[c + 1]) for c in clients)])
+
+
+def _rows(streams: list[Stream]) -> Int[np.ndarray, " rows"]:
+    """The rows that the streams' steps refer to, in order."""
+    rows = [stream.rows[: stream.step_offsets[-1]].ravel() for stream in streams]
+    return np.unique(np.concatenate(rows))
+
+
+def _renumbered(stream: Stream, rows: Int[np.ndarray, " rows"]) -> Stream:
+    """The stream, which counts its rows among these."""
+    return stream._replace(rows=np.searchsorted(rows, stream.rows).astype(np.int32))
+
+
+def _padded(indices: Int[np.ndarray, " some"], size: int) -> Int[np.ndarray, " size"]:
+    """So many indices: these, and then the first row, which is never asked for."""
+    padded = np.zeros(size, np.int64)
+    padded[: len(indices)] = indices
+    return padded

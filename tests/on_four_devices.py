@@ -1,0 +1,130 @@
+"""Run by test_execution.py in a process of its own, which has four devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from problems import clients, linear_model, partly_local
+
+import fedbridge as fb
+
+BATCHES = fb.Batches(batch_size=4, num_epochs=2)
+SIZES = [7, 0, 12, 3, 1, 9, 5]
+WAYS = {
+    "four": fb.sharded(),
+    "four-vmapped": fb.sharded(inner=fb.vmapped(2)),
+    "three": fb.sharded(jax.devices()[:3]),
+}
+_sgdm = fb.optimizers.sgdm
+_slow, _fast = _sgdm(0.1, momentum=0.9), _sgdm(0.7, momentum=0.5)
+
+ALGORITHMS = {
+    "fed_avg": lambda m, e: fb.algorithms.fed_avg(
+        m, _slow, _fast, metrics_aggregator=fb.per_client, execution=e
+    ),
+    "fed_recon": lambda m, e: fb.algorithms.fed_recon(partly_local(m), _slow, _fast, execution=e),
+    "mime_lite": lambda m, e: fb.algorithms.mime_lite(m, _slow, _fast, execution=e),
+    "private": lambda m, e: fb.algorithms.fed_avg(
+        m, _slow, _fast, execution=e, client_weight=fb.uniform,
+        aggregator=fb.aggregators.gaussian_fixed(0.1, 3, 0.5),
+    ),
+}  # fmt: skip
+
+
+def assert_same_round(one, four, start):
+    """Within 1e-6 of the update's norm and 2 ulp, tensor by tensor; counters are equal."""
+    weights = [jax.tree.leaves(s.global_model_weights) for s in (start, one.state, four.state)]
+    update = [new - old for old, new, _ in zip(*weights, strict=True)]
+    norm = np.sqrt(sum(float(jnp.sum(u**2)) for u in update))
+    assert norm > 0
+    for _, expected, found in zip(*weights, strict=True):
+        bound = 1e-6 * norm + 2 * np.spacing(np.abs(expected))
+        assert (np.abs(np.asarray(found) - np.asarray(expected)) <= bound).all()
+    assert jax.tree.structure(one) == jax.tree.structure(four)
+    for expected, found in zip(jax.tree.leaves(one), jax.tree.leaves(four), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def equal(a, b):
+    return jax.tree.all(jax.tree.map(lambda x, y: np.array_equal(x, y, equal_nan=True), a, b))
+
+
+def test_there_are_four_devices():
+    assert jax.device_count() == 4
+
+
+@pytest.mark.parametrize(
+    "name, masked, way",
+    [
+        *((name, True, "four-vmapped") for name in ALGORITHMS),
+        ("fed_avg", False, "four"),
+        ("fed_avg", True, "three"),
+    ],
+)
+def test_many_devices_agree_with_one_and_with_themselves(name, masked, way):
+    data = fb.from_clients(clients(SIZES))
+    cohort = data.cohort(data.client_ids, BATCHES)
+    one, four = (ALGORITHMS[name](linear_model(masked), e) for e in (fb.sequential, WAYS[way]))
+    # From a state whose slots are not zero.
+    start = one.next(one.initialize(), cohort).state
+    assert_same_round(one.next(start, cohort), four.next(start, cohort), start)
+    assert equal(four.next(start, cohort), four.next(start, cohort))
+    if name == "fed_avg":
+        alone = data.cohort(["c3"], BATCHES)  # three devices, or two, have no client
+        assert_same_round(one.next(start, alone), four.next(start, alone), start)
+        nobody = four.next(start, data.cohort([], BATCHES))
+        assert equal(nobody.state.global_model_weights, start.global_model_weights)
+        assert equal(nobody.state.finalizer, start.finalizer)
+
+
+def test_what_clients_carry_and_keep_has_its_place():
+    data = fb.from_clients(clients(SIZES))
+    cohort = data.cohort(["c5", "c1", "c3", "c2", "c0", "c3"], BATCHES)
+    carried = np.arange(len(cohort.client_hashes), dtype=np.int32)
+    cohort = fb.jax_core.Cohort(**{**vars(cohort), "state": carried})
+
+    def look(_, client):
+        add = lambda total, step: total + step.batch["x"].sum(where=step.mask[:, None])
+        total = fb.over_steps(add, jnp.float32(0), client)
+        return fb.ClientOutput(client.state, (client.state, total, jax.random.bits(client.key)))
+
+    run = lambda way: way.compile(lambda c: fb.over_clients(look, (), c, way))(cohort)
+    sums, (carried, totals, bits) = run(WAYS["four"])
+    assert int(sums) == 0 + 1 + 2 + 3 + 4 + 5
+    assert carried.tolist() == [0, 1, 2, 3, 4, 5, 0, 0]
+    expected = [2 * data.client(i)["x"].sum() for i in ("c5", "c1", "c3", "c2", "c0", "c3")]
+    np.testing.assert_allclose(totals[:6], expected, rtol=1e-4, atol=1e-5)
+    assert bits.tolist() == run(fb.sequential)[1][2].tolist()
+
+
+def test_each_device_has_the_rows_of_its_clients_only():
+    from fedbridge.jax_core._spread import spread
+
+    data = fb.from_clients(clients([40, 40, 40, 40]))
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("clients",))
+    dealt = spread(data.cohort(data.client_ids, BATCHES), mesh)
+    assert dealt.features["x"].shape == (4, 64, 4)
+    for c, piece in enumerate(dealt.features["x"].addressable_shards):
+        assert np.array_equal(piece.data[0, :40], data.client(f"c{c}")["x"])
+
+
+def test_personalization_reports_the_same_clients():
+    model = linear_model()
+    strategies = {"tune": fb.algorithms.personalize(_sgdm(0.1), num_epochs=2)}
+    data = fb.from_clients(clients(SIZES))
+    cohort = data.cohort(data.client_ids, {"train": BATCHES, "test": fb.Batches(8)})
+    one, four = (
+        fb.algorithms.personalization_eval(model, strategies, max_num_clients=5, execution=e)(
+            model.initial_weights, cohort
+        )
+        for e in (fb.sequential, WAYS["four"])
+    )
+    assert jax.tree.structure(one) == jax.tree.structure(four)
+    for expected, found in zip(jax.tree.leaves(one), jax.tree.leaves(four), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_mesh_of_other_axes_is_refused():
+    mesh = jax.sharding.Mesh(np.array(jax.devices()).reshape(2, 2), ("data", "clients"))
+    with pytest.raises(fb.ArgumentError, match=r"axes \('data', 'clients'\)"):
+        fb.sharded(mesh)
