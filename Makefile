@@ -12,7 +12,7 @@ export FEDBRIDGE_REFERENCE := $(CURDIR)/.reference
 # `fedbridge reference create` uses the uv that it finds.
 export PATH := $(CURDIR)/build/tools/bin:$(PATH)
 
-.PHONY: help env reference demo test test-core test-newer test-compat lint types bench docs traces clean
+.PHONY: help env reference demo test test-core test-newer test-compat lint types bench docs parity traces clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -63,6 +63,9 @@ types: env ## pyright's checks
 
 bench: env reference ## the speed-up over TFF, on softmax regression
 	$(FEDBRIDGE) check examples/emnist_fedavg.py --report build/bench -- --model softmax
+
+parity: env ## the whole parity matrix: TFF's recorded rounds, repeated
+	.venv/bin/python scripts/parity_docs.py --check
 
 traces: env reference ## records the parity matrix anew from the real TFF
 	PYTHONPATH=$(CURDIR) .reference/bin/python compat_tests/parity_cells.py fedbridge/bridge/parity_traces </dev/null

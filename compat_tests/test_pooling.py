@@ -79,3 +79,12 @@ def test_average_pooling_leaves_padding_out_as_tensorflow_does(shape, window, st
     ):
         # Sums of at most 27 float32 values of size 1, in another order.
         np.testing.assert_allclose(one, other, rtol=0, atol=2e-6)
+
+
+def test_a_nan_beside_other_values_is_handed_on_here_and_perhaps_dropped_there():
+    x = np.zeros((1, 2, 2, 8), np.float32)
+    x[0, 0, 1] = np.nan
+    how = (2, 2), (2, 2), "VALID"
+    theirs = tf.nn.max_pool(tf.constant(x), *how).numpy()
+    assert ((theirs == 0) | np.isnan(theirs)).all()  # zeros where the kernel drops it
+    assert np.isnan(max_pool(jnp.asarray(x), *how)).all()

@@ -26,6 +26,11 @@ of the project's tests records a random tenth of them.
 """
 
 result = parity.parity(on_event=lambda event: print(".", end="", flush=True))
-replace_text(ROOT / "docs" / "parity.md", HEAD + parity_tables.markdown(result))
-print(f"\n{parity_tables.summary(result)}")
+page, text = ROOT / "docs" / "parity.md", HEAD + parity_tables.markdown(result)
+print(f"\n{parity_tables.summary(result)}", *parity_tables.failures(result), sep="\n")
+tables = lambda text: text[text.index("\n## ") :]
+if "--check" not in sys.argv:
+    replace_text(page, text)
+elif tables(page.read_text(encoding="utf-8")) != tables(text):
+    sys.exit(f"{page} is not what this run gives: write it with `scripts/parity_docs.py`.")
 sys.exit(0 if all(cell.passed for cell in result.cells) else 1)
