@@ -219,7 +219,7 @@ def play(row):
     process = ALGORITHMS[row.algorithm](
         row.model,
         row.client,
-        server_optimizer(row.server),
+        server_optimizer(row.server, row.model),
         aggregator(row.aggregator),
     )
     run(process, row.cases, data)

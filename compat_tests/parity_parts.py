@@ -77,7 +77,11 @@ def crossentropy():
 
 
 class Kind(NamedTuple):
-    """A model; where its gradients are small, a rate moves the weights by more than a few ulp."""
+    """A model, and how it is trained.
+
+    Where its gradients are small, a larger rate moves the weights by more than a few ulp, and a
+    larger epsilon keeps an adaptive optimizer from dividing what is all rounding by itself.
+    """
 
     build: Callable
     data: Callable
@@ -85,6 +89,7 @@ class Kind(NamedTuple):
     metric: Callable
     functional: bool = False
     rate: float = 1.0
+    given: dict = {}
 
     def layers(self):
         shape = self.data(np.random.default_rng(0), 1)[0].shape[1:]
@@ -96,7 +101,7 @@ MODELS = {
     "softmax regression": Kind(lambda: [dense(3, 1)], columns, *classified),
     "smooth CNN": Kind(lambda: convolutional("tanh", layers.AveragePooling2D), images, *classified),
     "ReLU CNN": Kind(lambda: convolutional("relu", layers.MaxPool2D), images, *classified),
-    "LSTM": Kind(recurrent, sentences, *classified, rate=5.0),
+    "LSTM": Kind(recurrent, sentences, *classified, rate=5.0, given={"epsilon": 1e-3}),
     "functional linear": Kind(
         lambda: [dense(1, 1)], targets, losses.MeanSquaredError, metrics.MeanAbsoluteError, True
     ),
@@ -158,30 +163,33 @@ def rate(round_num):
     return 0.1 / tf.cast(round_num + 1, tf.float32)
 
 
-# From a learning rate to the optimizer.
+# From a learning rate, and an epsilon where it has one, to the optimizer.
 OPTIMIZERS = {
-    "sgd": optimizers.build_sgdm,
-    "momentum": lambda rate: optimizers.build_sgdm(rate, 0.9),
+    "sgd": lambda rate, **_: optimizers.build_sgdm(rate),
+    "momentum": lambda rate, **_: optimizers.build_sgdm(rate, 0.9),
     "adagrad": optimizers.build_adagrad,
     "adam": optimizers.build_adam,
     "adamw": optimizers.build_adamw,
     "rmsprop": optimizers.build_rmsprop,
     "yogi": optimizers.build_yogi,
-    "adafactor": optimizers.build_adafactor,
+    "adafactor": lambda rate, **_: optimizers.build_adafactor(rate),
 }
 RATES = {"sgd": 0.1, "momentum": 0.1, "adagrad": 0.1}
 
 
-def optimizer(name, scale=1.0):
+def optimizer(name, model):
     """An optimizer of the clients by name, with a rate that suits it."""
+    kind = MODELS[model]
     if name == "scheduled":
         return optimizers.schedule_learning_rate(OPTIMIZERS["momentum"](0.1), rate)
-    return OPTIMIZERS[name](scale * RATES.get(name, 0.02))
+    return OPTIMIZERS[name](kind.rate * RATES.get(name, 0.02), **kind.given)
 
 
-def server_optimizer(name):
+def server_optimizer(name, model):
     """One of the server."""
-    return OPTIMIZERS[name](1.0) if name == "sgd" else optimizer(name)
+    if name in ("sgd", "scheduled"):
+        return OPTIMIZERS[name](1.0) if name == "sgd" else optimizer(name, model)
+    return OPTIMIZERS[name](RATES.get(name, 0.02), **MODELS[model].given)
 
 
 def encoded(**kwargs):
@@ -236,19 +244,18 @@ def _schedule(model, client, server, given):
 
 def _of_optimizers(build, *more):
     return lambda model, client, server, given: build(
-        made(model), *more, optimizer(client, MODELS[model].rate), server, model_aggregator=given
+        made(model), *more, optimizer(client, model), server, model_aggregator=given
     )
 
 
 def _fed_recon(model, client, server, given):
-    del model
     return algorithms.build_fed_recon(
         reconstruction_model,
         loss_fn=crossentropy,
         metrics_fn=lambda: [metrics.SparseCategoricalAccuracy()],
-        client_optimizer_fn=optimizer(client),
+        client_optimizer_fn=optimizer(client, model),
         server_optimizer_fn=server,
-        reconstruction_optimizer_fn=optimizer(client),
+        reconstruction_optimizer_fn=optimizer(client, model),
         model_aggregator_factory=given,
     )
 
@@ -267,7 +274,11 @@ ALGORITHMS = {
     "unweighted MimeLite": _of_optimizers(algorithms.build_unweighted_mime_lite),
     "MimeLite, schedule": lambda model, client, server, given: (
         algorithms.build_mime_lite_with_optimizer_schedule(
-            made(model), rate, optimizer(client), server_optimizer=server, model_aggregator=given
+            made(model),
+            rate,
+            optimizer(client, model),
+            server_optimizer=server,
+            model_aggregator=given,
         )
     ),
     "FedRecon": _fed_recon,
