@@ -23,6 +23,7 @@ import typer
 from benchmarks import data
 from benchmarks.peers import PEERS, AbsentError, Worker
 from benchmarks.tables import tables
+from fedbridge.bridge import child
 
 Say = Callable[[str], None]
 _OURS = "fedbridge"
@@ -43,7 +44,8 @@ def run(tasks: Mapping[str, data.Task], peers: Sequence[str], *, choose: bool, s
         `{"absent": reason}` for its figures.
     """
     machine: dict[str, Any] = _machine()
-    figures = {name: _task(name, task, peers, machine, choose, say) for name, task in tasks.items()}
+    with child.orphans_adopted():
+        figures = {n: _task(n, task, peers, machine, choose, say) for n, task in tasks.items()}
     return {"tasks": figures, "machine": machine}
 
 

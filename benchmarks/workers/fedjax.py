@@ -69,6 +69,10 @@ def open_peer(task: data.Task, setting: str) -> Peer:
 
 def _model(task: data.Task, fedjax: Any) -> Any:
     if task.model == "lstm":
+        import jax.numpy as jnp
+
+        if not hasattr(jnp, "NINF"):  # FedJAX's model asks for it; jax 0.4.30 has it no more
+            jnp.NINF = -jnp.inf
         return fedjax.models.stackoverflow.create_lstm_model(expected_length=13.3)
     if task.model != "cnn":
         emnist = fedjax.models.emnist
