@@ -12,7 +12,7 @@ export FEDBRIDGE_REFERENCE := $(CURDIR)/.reference
 # `fedbridge reference create` uses the uv that it finds.
 export PATH := $(CURDIR)/build/tools/bin:$(PATH)
 
-.PHONY: help env reference demo test test-core test-newer test-compat lint types bench docs parity traces clean
+.PHONY: help env reference fedjax demo test test-core test-newer test-compat lint types bench docs parity traces clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -35,9 +35,16 @@ build/tools/bin/uv:
 	uv pip install --quiet --no-deps --python .reference/bin/python -r requirements/reference-tests.txt
 	touch $@
 
+.fedjax/made: requirements/fedjax.txt | build/tools/bin/uv
+	uv venv --quiet --allow-existing --python 3.11 .fedjax
+	uv pip install --quiet --no-deps --python .fedjax/bin/python -r requirements/fedjax.txt
+	touch $@
+
 env: .venv/made ## the core environment: .venv
 
 reference: .reference/tests-made ## the environment in which the real TFF runs: .reference
+
+fedjax: .fedjax/made ## the environment in which FedJAX runs, for benchmarks/: .fedjax
 
 demo: env reference ## an ordinary TFF script under TFF and on JAX, side by side
 	$(FEDBRIDGE) check examples/emnist_fedavg.py --report build/report
@@ -61,8 +68,8 @@ lint: env ## ruff: rules and format
 types: env ## pyright's checks
 	.venv/bin/basedpyright
 
-bench: env reference ## the speed-up over TFF, on softmax regression
-	$(FEDBRIDGE) check examples/emnist_fedavg.py --report build/bench -- --model softmax
+bench: env reference fedjax ## rounds beside those of TFF and FedJAX, small ones: build/bench.json
+	.venv/bin/python -m benchmarks.rounds --quick --json build/bench.json
 
 parity: env ## the whole parity matrix: TFF's recorded rounds, repeated
 	.venv/bin/python scripts/parity_docs.py --check
@@ -75,4 +82,4 @@ docs: env ## the documentation: build/site
 	.venv/bin/mkdocs build --quiet --strict
 
 clean: ## removes what was built, the environments too
-	rm -rf .venv .venv-newer .reference build
+	rm -rf .venv .venv-newer .reference .fedjax build

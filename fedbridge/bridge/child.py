@@ -53,7 +53,7 @@ def run(
         hello
     """
     deadline = None if timeout is None else time.monotonic() + timeout
-    with log.open("wb") as output, _signals_as_exceptions(), _orphans_adopted():
+    with log.open("wb") as output, _signals_as_exceptions(), orphans_adopted():
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -91,20 +91,24 @@ def _has_ended(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def _orphans_adopted() -> Iterator[None]:
+def orphans_adopted() -> Iterator[None]:
     """On Linux, what our children leave behind becomes ours, so that we can reap it.
 
-    Otherwise it goes to process 1, which in many containers reaps nothing.
+    Otherwise it goes to process 1, which in many containers reaps nothing. `run` does this by
+    itself; who calls it in several threads at once does it around them all, since the process
+    has only one such setting.
     """
     if sys.platform != "linux":
         yield
         return
-    set_child_subreaper, prctl = 36, ctypes.CDLL(None).prctl
+    set_child_subreaper, get_child_subreaper, prctl = 36, 37, ctypes.CDLL(None).prctl
+    before = ctypes.c_int()
+    prctl(get_child_subreaper, ctypes.byref(before), 0, 0, 0)
     prctl(set_child_subreaper, 1, 0, 0, 0)
     try:
         yield
     finally:
-        prctl(set_child_subreaper, 0, 0, 0, 0)
+        prctl(set_child_subreaper, before.value, 0, 0, 0)
 
 
 @contextlib.contextmanager

@@ -76,6 +76,7 @@ from fedbridge.jax_core._finalizer import (
     apply_optimizer as apply_optimizer,
 )
 from fedbridge.jax_core._labels import check_labels as check_labels
+from fedbridge.jax_core._lstm import lstm as lstm
 from fedbridge.jax_core._metrics_aggregators import (
     MetricsAggregator as MetricsAggregator,
     PerClient as PerClient,

@@ -2,6 +2,7 @@
 
 from fedbridge.models._emnist import (
     emnist_cnn as emnist_cnn,
+    emnist_mlp as emnist_mlp,
     softmax_regression as softmax_regression,
 )
 from fedbridge.models._from_flax import (
@@ -9,3 +10,4 @@ from fedbridge.models._from_flax import (
     cross_entropy as cross_entropy,
     from_flax as from_flax,
 )
+from fedbridge.models._stackoverflow import stackoverflow_lstm as stackoverflow_lstm

@@ -1,0 +1,1 @@
+"""fedbridge against TFF and FedJAX, side by side in one run; see README.md."""

@@ -1,0 +1,184 @@
+"""The models of the standard tasks: their sizes, and what padding may change, which is nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from problems import largest_difference
+
+import fedbridge as fb
+from fedbridge.jax_core import lstm
+
+SMALL = dict(vocab_size=7, embedding_size=3, lstm_size=4)
+
+
+def num_weights(model):
+    return sum(np.size(leaf) for leaf in jax.tree.leaves(model.initial_weights))
+
+
+# By hand: (28·28 + 1) 62, and so on; those of the papers and of TFF's baselines.
+@pytest.mark.parametrize(
+    "make, expected",
+    [
+        (fb.models.softmax_regression, 48_670),
+        (fb.models.emnist_mlp, 209_662),
+        (lambda: fb.models.emnist_mlp(only_digits=True), 199_210),
+        (fb.models.emnist_cnn, 1_206_590),
+        (lambda: fb.models.emnist_cnn(only_digits=True), 1_199_882),
+        (lambda: fb.models.emnist_cnn(dropout=(0.0, 0.0)), 1_206_590),
+        (fb.models.stackoverflow_lstm, 4_050_748),
+    ],
+)
+def test_number_of_weights(make, expected):
+    assert num_weights(make()) == expected
+
+
+@pytest.mark.parametrize("name", ["softmax_regression", "emnist_mlp", "emnist_cnn"])
+def test_emnist_predictions(name):
+    model = getattr(fb.models, name)()
+    batch = {"pixels": jnp.zeros((3, 28, 28)), "label": jnp.zeros(3, jnp.int32)}
+    forward = jax.jit(lambda key: model.forward(model.initial_weights, batch, None, key, True))
+    assert forward(jax.random.key(0)).predictions.shape == (3, 62)
+
+
+def test_dropout_of_the_cnn():
+    """Rates of zero leave nothing out; the usual ones do."""
+    batch = {"pixels": jnp.ones((2, 28, 28)), "label": jnp.zeros(2, jnp.int32)}
+
+    def differs(model):
+        weights = model.initial_weights
+        loss = jax.jit(lambda key: model.forward(weights, batch, None, key, True).objective)
+        return loss(jax.random.key(0)) != loss(jax.random.key(1))
+
+    assert differs(fb.models.emnist_cnn(only_digits=True))
+    assert not differs(fb.models.emnist_cnn(only_digits=True, dropout=(0.0, 0.0)))
+
+
+# ------------------------------------------------------------------------------- next words
+
+TOKENS = np.array([[9, 3, 1, 0, 0], [9, 4, 4, 2, 5]], np.int32)
+TARGETS = np.array([[3, 1, 10, 0, 0], [4, 4, 2, 5, 8]], np.int32)
+
+
+def seen(model, tokens, targets, mask):
+    """The objective with its gradient, and what is reported: of one batch."""
+
+    @jax.jit
+    def run(trainable, batch, mask):
+        def objective(trainable):
+            weights = fb.ModelWeights(trainable, {})
+            forward = model.forward(weights, batch, mask, jax.random.key(0), True)
+            return forward.objective, forward
+
+        (loss, forward), gradient = jax.value_and_grad(objective, has_aux=True)(trainable)
+        reported = {
+            name: metric.finalize(metric.update(metric.zero(), batch, forward, mask))
+            for name, metric in model.metrics.items()
+        }
+        return loss, gradient, reported
+
+    batch = {"x": np.asarray(tokens, np.int32), "y": np.asarray(targets, np.int32)}
+    return jax.device_get(run(model.initial_weights.trainable, batch, np.asarray(mask)))
+
+
+def assert_same(a, b):
+    """Of sums of the same few numbers, in another order."""
+    assert largest_difference(a[:2], b[:2]) <= 1e-7
+    assert a[2] == {name: pytest.approx(value, rel=1e-6) for name, value in b[2].items()}
+
+
+def test_padding_of_sentences_changes_nothing():
+    """Neither more of it, nor what the model sees where nothing is to be predicted."""
+    model = fb.models.stackoverflow_lstm(**SMALL)
+    expected = seen(model, TOKENS, TARGETS, [True, True])
+    more = ((0, 0), (0, 3))
+    assert_same(seen(model, np.pad(TOKENS, more), np.pad(TARGETS, more), [True, True]), expected)
+    other = np.where(TARGETS == 0, 6, TOKENS)
+    assert_same(seen(model, other, TARGETS, [True, True]), expected)
+
+
+def test_padded_rows_change_nothing():
+    model = fb.models.stackoverflow_lstm(**SMALL)
+    found = seen(model, TOKENS, TARGETS, [True, False])
+    assert_same(found, seen(model, TOKENS[:1], TARGETS[:1], [True]))
+    assert found[2]["num_tokens"] == 3
+    assert found[2]["num_examples"] == 1
+
+
+def test_next_word_against_numpy():
+    """The loss, from Keras' formulas in float64; the mean over 8 tokens."""
+    model = fb.models.stackoverflow_lstm(**SMALL, seed=3)
+    p = jax.tree.map(np.float64, model.initial_weights.trainable)
+    sigmoid = lambda v: 1 / (1 + np.exp(-v))
+    losses = []
+    for tokens, targets in zip(TOKENS, TARGETS, strict=True):
+        h = c = np.zeros(4)
+        for token, target in zip(tokens, targets, strict=True):
+            cell = p["_LSTM_0"]
+            gates = p["Embed_0"]["embedding"][token] @ cell["kernel"]
+            i, f, g, o = np.split(gates + cell["bias"] + h @ cell["recurrent_kernel"], 4)
+            c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+            h = sigmoid(o) * np.tanh(c)
+            hidden = h @ p["Dense_0"]["kernel"] + p["Dense_0"]["bias"]
+            logits = hidden @ p["Dense_1"]["kernel"] + p["Dense_1"]["bias"]
+            if target:
+                losses.append(np.log(np.exp(logits).sum()) - logits[target])
+    assert len(losses) == 8
+    objective, _, reported = seen(model, TOKENS, TARGETS, [True, True])
+    assert objective == pytest.approx(np.mean(losses), rel=1e-6)
+    assert reported["loss"] == pytest.approx(np.mean(losses), rel=1e-6)
+    assert reported["num_tokens"] == 8
+
+
+def test_gradient_of_the_recurrence():
+    """Against jax's own of the same formulas; both are float32, of sums of 6 steps."""
+
+    def plain(projected, kernel):
+        def step(carry, x):
+            h, c = carry
+            i, f, g, o = jnp.split(x + h @ kernel, 4, axis=-1)
+            c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+            h = jax.nn.sigmoid(o) * jnp.tanh(c)
+            return (h, c), h
+
+        zeros = jnp.zeros((projected.shape[1], kernel.shape[0]))
+        return jax.lax.scan(step, (zeros, zeros), projected)[1]
+
+    rng = np.random.default_rng(0)
+    projected = jnp.asarray(rng.normal(size=(6, 2, 12)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(3, 12)), jnp.float32)
+    weight = jnp.asarray(rng.normal(size=(6, 2, 3)), jnp.float32)
+    results = [
+        jax.value_and_grad(lambda *args, f=f: (f(*args) * weight).sum(), argnums=(0, 1))(
+            projected, kernel
+        )
+        for f in (plain, lstm)
+    ]
+    assert largest_difference(*results) <= 2e-6
+
+
+@pytest.mark.parametrize(
+    "x, y, words",
+    [
+        (np.full((2, 3), 11), np.ones((2, 3)), "'x'.*label 11.*classes 0 to 10"),
+        (np.ones((2, 3)), np.full((2, 3), -1), "'y'.*label -1"),
+        (np.ones((2, 3)), np.ones((2, 4)), r"'x' and 'y'.*\(3,\) and \(4,\)"),
+    ],
+)
+def test_wrong_tokens(x, y, words):
+    model = fb.models.stackoverflow_lstm(**SMALL)
+    process = fb.algorithms.fed_avg(model, fb.optimizers.sgdm(0.1))
+    data = fb.from_clients({"a": {"x": x.astype(np.int32), "y": y.astype(np.int32)}})
+    with pytest.raises(fb.ClientDataError, match=words):
+        process.next(process.initialize(), data.cohort(["a"], fb.Batches(2)))
+
+
+def test_a_round_of_next_words():
+    """As many tokens are counted as there are, and the loss goes down."""
+    model = fb.models.stackoverflow_lstm(**SMALL)
+    data = fb.from_clients({"a": {"x": TOKENS, "y": TARGETS}})
+    process = fb.algorithms.fed_avg(model, fb.optimizers.sgdm(0.5))
+    result = fb.train(process, data, fb.Batches(2, num_epochs=4), rounds=2)
+    first, second = (metrics["client_work"]["train"] for metrics in result.metrics)
+    assert first["num_tokens"] == 4 * 8
+    assert second["loss"] < first["loss"]
