@@ -221,7 +221,7 @@ def parity(
     console = _console(json)
     names = [name for name in matrix.index() if (only or "") in name]
     if not names:
-        raise FedbridgeError(f"no row of the matrix has {only!r} in its name; see docs/parity.md.")
+        raise FedbridgeError(f"no row of the matrix has {only!r} in its name.")
     with _bar(console, "replaying TFF's rounds", len(names)) as advance:
         result = matrix.parity(names, on_event=advance)
     parity_tables.show(console, result)

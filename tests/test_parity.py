@@ -1,6 +1,6 @@
 """The parity matrix: it covers what is promised, its cells agree, a wrong one fails.
 
-A tenth of the rows are replayed here; all of them are in `make parity`, which CI runs.
+A tenth of the rows are replayed here; all of them by `fedbridge parity`.
 """
 
 import itertools

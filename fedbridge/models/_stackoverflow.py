@@ -103,7 +103,7 @@ def stackoverflow_lstm(
     def forward(
         weights: ModelWeights, batch: Batch, mask: Any, key: Any, training: bool
     ) -> Forward:
-        predictions = module.apply({"params": weights.trainable}, batch[x])
+        predictions: Any = module.apply({"params": weights.trainable}, batch[x])
         losses = optax.softmax_cross_entropy_with_integer_labels(predictions, batch[y])
         real = jnp.ones(len(losses), bool) if mask is None else mask
         counting = real[:, None] & (batch[y] != _PAD)
