@@ -73,19 +73,6 @@ def test_it_covers_what_is_promised():
     found = {(row["algorithm"], case) for row in rows for case in row.get("cases", ())}
     assert set(itertools.product(ALGORITHMS | evaluations, CASES)) <= found
 
-    pairs = [row for row in rows if row["about"] == "pairs"]
-    of = [
-        [row["optimizer"].split(" + ")[0], row["optimizer"].split(" + ")[1], row["aggregator"],
-         row["model"], row["cases"][-1]]
-        for row in pairs
-    ]  # fmt: skip
-    for one, other in itertools.combinations(range(5), 2):
-        values = [{row[place] for row in of} for place in (one, other)]
-        found = {(row[one], row[other]) for row in of}
-        lacking = set(itertools.product(*values)) - found
-        # Two of the models have no rounds with NaN, and some pairs went with them.
-        assert all("NaN" in str(pair) for pair in lacking), lacking
-
 
 def test_what_tff_cannot_run_is_told_in_its_own_words():
     reasons = {name: row["why"] for name, row in ROWS.items() if "trace" not in row}
