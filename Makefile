@@ -72,7 +72,7 @@ bench: env reference fedjax ## rounds beside those of TFF and FedJAX, small ones
 	.venv/bin/python -m benchmarks.rounds --quick --json build/bench.json
 
 parity: env ## the whole parity matrix: TFF's recorded rounds, repeated
-	$(FEDBRIDGE) parity
+	.venv/bin/python scripts/parity_docs.py --check
 
 traces: env reference ## records the parity matrix anew from the real TFF
 	PYTHONPATH=$(CURDIR) .reference/bin/python compat_tests/parity_cells.py fedbridge/bridge/parity_traces </dev/null

@@ -42,6 +42,8 @@ from fedbridge.bridge import recorder, trace
 FILES = [Path(__file__), Path(__file__).with_name("parity_parts.py")]
 DIGEST = hashlib.sha256(b"".join(file.read_bytes() for file in FILES)).hexdigest()
 NO_CLIENT_OPTIMIZER = ("FedSGD",)
+RANDOM = ("compression, random", "DP, noise")
+WITHOUT_NAN = ("ReLU CNN", "LSTM")  # see NOT_RECORDED
 NAN = ("NaN client", "only NaN clients")
 
 
@@ -102,7 +104,10 @@ def optimizers_by_side():
 def aggregators():
     for kind, names in (("weighted", WEIGHTED), ("unweighted", UNWEIGHTED)):
         for algorithm, name in itertools.product(("FedAvg", "FedProx", "MimeLite"), names):
-            yield Row("aggregators", f"{kind} {algorithm}", aggregator=name)
+            # Two samples are compared there, and these rounds are one of them.
+            rounds = 12 if name in RANDOM else 3
+            row = Row("aggregators", f"{kind} {algorithm}", aggregator=name)
+            yield row._replace(cases=("ragged",) * rounds)
 
 
 def models():
@@ -117,29 +122,44 @@ def cases():
 
 def pairs():
     """Every pair of values of what the other rows hold fixed."""
-    random = ("compression, random", "DP, noise")
-    without_nan = ("ReLU CNN", "LSTM")  # see NOT_RECORDED
     names = [name for name in [*OPTIMIZERS, "scheduled"] if name != "adafactor"]
-
-    def possible(row):
-        return not (len(row) > 4 and row[3] == "LSTM" and row[4] in NAN)
-
-    for client, server, aggregator_, model, case, algorithm in allpairspy.AllPairs(
-        [
-            names,
-            names,
-            [name for name in [*WEIGHTED, *UNWEIGHTED] if name not in random],
-            list(MODELS),
-            list(CASES),
-            ["FedAvg", "FedProx", "MimeLite"],
-        ],
-        filter_func=possible,
-    ):
-        kind = "weighted" if aggregator_ in WEIGHTED else "unweighted"
-        case = "ragged" if case in NAN and model in without_nan else case
+    values = [
+        names,
+        names,
+        [name for name in [*WEIGHTED, *UNWEIGHTED] if name not in RANDOM],
+        list(MODELS),
+        list(CASES),
+        ["FedAvg", "FedProx", "MimeLite"],
+    ]
+    possible = lambda row: not (len(row) > 4 and row[3] == "LSTM" and row[4] in NAN)
+    found = [list(row) for row in allpairspy.AllPairs(values, filter_func=possible)]
+    for row in found:
+        if row[3] in WITHOUT_NAN and row[4] in NAN:
+            row[4] = "ragged"
+    for client, server, given, model, case, algorithm in [*found, *completion(found, values)]:
+        kind = "weighted" if given in WEIGHTED else "unweighted"
         rounds = ("ragged", "ragged") if case == "ragged" else ("ragged", case)
-        algorithm = f"{kind} {algorithm}"
-        yield Row("pairs", algorithm, client, server, "both", aggregator_, model, rounds)
+        yield Row("pairs", f"{kind} {algorithm}", client, server, "both", given, model, rounds)
+
+
+def completion(found, values):
+    """Rows with the pairs that `found` lacks: AllPairs forgets some where it must filter."""
+    places = list(itertools.combinations(range(len(values)), 2))
+    have = {(i, row[i], j, row[j]) for row in found for i, j in places}
+    lacking = [
+        (i, a, j, b)
+        for i, j in places
+        for a, b in itertools.product(values[i], values[j])
+        if (i, a, j, b) not in have and not (a in WITHOUT_NAN and b in NAN)
+    ]
+    while lacking:
+        row = [None] * len(values)
+        for i, a, j, b in lacking:
+            if row[i] in (None, a) and row[j] in (None, b):
+                row[i], row[j] = a, b
+        row = [its[0] if value is None else value for value, its in zip(row, values, strict=True)]
+        yield row
+        lacking = [(i, a, j, b) for i, a, j, b in lacking if (row[i], row[j]) != (a, b)]
 
 
 ROWS = {

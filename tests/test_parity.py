@@ -10,7 +10,7 @@ import shutil
 import pytest
 from typer.testing import CliRunner
 
-from fedbridge.bridge import parity, parity_tables, trace
+from fedbridge.bridge import distribution, parity, parity_tables, trace
 from fedbridge.cli import app
 from fedbridge.jax_core import ArgumentError, TraceError
 
@@ -69,6 +69,17 @@ def test_it_covers_what_is_promised():
     found = {(row["algorithm"], row["model"]) for row in rows}
     assert set(itertools.product(("weighted FedAvg", "FedSGD"), models)) <= found
 
+    of = [
+        (*row["optimizer"].split(" + "), row["aggregator"], row["model"], row["cases"][-1],
+         row["algorithm"].split()[-1])
+        for row in rows if row["about"] == "pairs"
+    ]  # fmt: skip
+    for one, other in itertools.combinations(range(6), 2):
+        values = [{row[place] for row in of} for place in (one, other)]
+        lacking = set(itertools.product(*values)) - {(row[one], row[other]) for row in of}
+        # Words have no NaN, and max-pooling may drop it: see docs/differences.
+        assert all("NaN" in case and model in ("LSTM", "ReLU CNN") for model, case in lacking)
+
     evaluations = {"evaluation", "FedRecon, evaluation", "k-means"}
     found = {(row["algorithm"], case) for row in rows for case in row.get("cases", ())}
     assert set(itertools.product(ALGORITHMS | evaluations, CASES)) <= found
@@ -120,6 +131,32 @@ def _folder(tmp_path, name, **changes):
     content = {"rows": {name: row}, "not_recorded": []}
     (tmp_path / "index.json").write_text(json.dumps(content))
     return tmp_path
+
+
+class LouderThanTold(trace.Trace):
+    """TFF's state says that its noise has half again the standard deviation that it had."""
+
+    def state(self, number):
+        state = super().state(number)
+        factor = {path: 1.5 if path.endswith("/stddev") else 1 for path in state}
+        return {path: leaf * factor[path] if factor[path] != 1 else leaf
+                for path, leaf in state.items()}  # fmt: skip
+
+
+def test_noise_of_another_size_differs():
+    recorded = trace.read(parity.TRACES / ROWS["unweighted_fedavg.dp_noise"]["trace"])
+    assert distribution.p_value(recorded) > 0.01
+    assert distribution.p_value(LouderThanTold(*recorded)) < parity.LEAST_P
+
+
+def test_rounding_to_another_number_of_bits_differs():
+    recorded = trace.read(parity.TRACES / ROWS["weighted_fedavg.compression_random"]["trace"])
+    assert distribution.p_value(recorded) > 0.01
+    (process,) = recorded.processes
+    described = json.loads(json.dumps(process.model_aggregator))
+    described["arguments"]["value_sum_factory"]["arguments"]["quantization_bits"] = 5
+    process = process._replace(model_aggregator=described)
+    assert distribution.p_value(recorded._replace(processes=[process])) < parity.LEAST_P
 
 
 def test_a_cell_that_differs_fails_and_is_named(tmp_path, monkeypatch):

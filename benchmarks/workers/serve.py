@@ -137,8 +137,13 @@ class _Session:
 
 def _children() -> list[int]:
     """What this process has started: TFF's worker."""
-    lists = Path("/proc/self/task").glob("*/children")
-    return [int(pid) for path in lists for pid in path.read_text().split()]
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # "pid (name) state parent ...", and the name may hold anything
+            if int(path.read_text().rpartition(")")[2].split()[1]) == os.getpid():
+                found.append(int(path.parent.name))
+    return found
 
 
 def _peak_bytes() -> int:
@@ -149,7 +154,7 @@ def _peak_bytes() -> int:
     peaks = 0
     for pid in (os.getpid(), *_children()):
         status = Path(f"/proc/{pid}/status").read_text()
-        peaks += int(status.partition("VmHWM:")[2].split()[0]) * 1024
+        peaks += int((status.partition("VmHWM:")[2] or "0").split()[0]) * 1024
     return peaks
 
 

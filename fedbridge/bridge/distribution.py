@@ -14,12 +14,15 @@ import jax
 import numpy as np
 from scipy import stats
 
+from fedbridge import jax_core as fc
 from fedbridge.bridge.player import Player, model_weights
 from fedbridge.bridge.trace import Trace
 
 DRAWS = 20
 """How often each recorded round is drawn here."""
 
+# Of the spread; a draw that changes nothing is zero on one side and a few ulp on the other.
+_DIGITS = 3
 # What makes a part deterministic; only arguments that a description has are replaced.
 _CALM = {"noise_multiplier": 0.0, "clipped_count_stddev": 0.0, "stochastic": False}
 
@@ -31,24 +34,40 @@ def p_value(recorded: Trace) -> float:
         recorded: A trace with a random aggregator, of training rounds only.
 
     Returns:
-        The p-value of the two-sample Kolmogorov-Smirnov test, over all weights and rounds.
+        The smaller p-value of two two-sample Kolmogorov-Smirnov tests, of the draws and of their
+        absolute values, over all weights and rounds; doubled, since there are two.
     """
     calm = [p._replace(model_aggregator=without_noise(p.model_aggregator))
             for p in recorded.processes]  # fmt: skip
     noisy, quiet = Player(recorded), Player(recorded._replace(processes=calm))
     theirs, ours = [], []
     for number, call in enumerate(recorded.calls):
-        state = quiet.state(call.process, call.state_before)
-        cohort = quiet.cohort(number)
-        exact = quiet.play(call.process, state, lambda cohort=cohort: cohort).weights
+        state = noisy.state(call.process, call.state_before)
+        cohort = noisy.cohort(number)
+        calm_state = silent(state)
+        exact = quiet.play(call.process, calm_state, lambda cohort=cohort: cohort).weights
         theirs.append(_apart(model_weights(recorded.state(call.state_after)), exact))
         for draw in range(DRAWS):
             key = jax.random.fold_in(cohort.key, draw)
             again = dataclasses.replace(cohort, key=key)
             drawn = noisy.play(call.process, state, lambda again=again: again).weights
             ours.append(_apart(drawn, exact))
-    test: Any = stats.ks_2samp(np.concatenate(theirs), np.concatenate(ours))
-    return float(test.pvalue)
+    spread = float(np.std(np.concatenate(ours))) or 1.0
+    first, second = (np.round(np.concatenate(side) / spread, _DIGITS) for side in (theirs, ours))
+    tests: list[Any] = [
+        stats.ks_2samp(first, second),
+        stats.ks_2samp(np.abs(first), np.abs(second)),
+    ]
+    return min(1.0, 2 * min(float(test.pvalue) for test in tests))
+
+
+def silent(state: fc.LearningAlgorithmState) -> fc.LearningAlgorithmState:
+    """The state with every standard deviation of noise in it at zero."""
+    zeros = {
+        path: np.zeros_like(leaf) if path.endswith("/stddev") else leaf
+        for path, leaf in fc.named_leaves(state).items()
+    }
+    return fc.from_named_leaves(state, zeros)
 
 
 def without_noise(described: Any) -> Any:
