@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any
 from fedbridge import algorithms as algorithms, distributed as distributed, samplers as samplers
 from fedbridge._version import __version__ as __version__
 from fedbridge.checkpoint import load as load, save as save
-from fedbridge.experiment import TrainResult as TrainResult, train as train
+from fedbridge.experiment import (
+    TrainResult as TrainResult,
+    central_eval as central_eval,
+    train as train,
+)
 from fedbridge.jax_core import (
     Aggregator as Aggregator,
     ArgumentError as ArgumentError,

@@ -1,20 +1,33 @@
-"""The training loop: samples a cohort, runs the round, keeps what it measured, saves the state."""
+"""Loops around processes: training, with its cohorts made ahead, and evaluation."""
 
+import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from fedbridge import checkpoint as files
+from fedbridge.algorithms.fed_eval import fed_eval
 from fedbridge.jax_core import (
+    Batches,
     ClientDataError,
+    Cohort,
+    Execution,
     FederatedArrays,
     LearningAlgorithmState,
     LearningProcess,
+    Model,
+    ModelWeights,
     Pipeline,
+    check_argument,
+    default_execution,
+    one_by_one,
 )
 from fedbridge.samplers import Sampler, all_clients
 
@@ -45,6 +58,7 @@ def train(
     seed: int = 0,
     checkpoint: str | os.PathLike[str] | None = None,
     on_round: Sequence[OnRound] = (),
+    rounds_per_call: int = 1,
 ) -> TrainResult:
     """Trains for a number of rounds.
 
@@ -53,15 +67,20 @@ def train(
         data: The clients.
         batches: How each client's examples become batches.
         rounds: The number of the last round; rounds count from 1.
-        sampler: Chooses the cohort of a round.
+        sampler: Chooses the cohort of a round; asked ahead, while other rounds run, in a
+            thread of its own.
         state: To start from; default `process.initialize()`.
         seed: Of dropout and the like; belongs to (seed, round, client id).
         checkpoint: A file that holds the state after the last finished round. Where it exists the
             run goes on from there, and the result is that of a run that was never interrupted. Of
             several processes the first one writes it, and all must be able to read it.
         on_round: Called after every round, e.g. to log.
+        rounds_per_call: How many rounds are computed before the host sees their metrics, saves the
+            state and calls `on_round` for each. They are one program where the data are on the
+            device and no schedule is checked between rounds, and the result is the same.
 
     Raises:
+        ArgumentError: `rounds_per_call` is not a positive whole number.
         StateError: The checkpoint is damaged or belongs to another process.
         ClientDataError: There are fewer clients than processes, see `fb.distributed`.
 
@@ -79,6 +98,8 @@ def train(
             f"the data has {data.num_clients} clients, and {jax.process_count()} processes share "
             "them; start no more processes than there are clients."
         )
+    whole = isinstance(rounds_per_call, int) and rounds_per_call > 0
+    check_argument(whole, "rounds_per_call", rounds_per_call, "a whole number of at least 1")
     current = process.initialize() if state is None else state
     first = 1
     if checkpoint is not None and Path(checkpoint).exists():
@@ -86,12 +107,80 @@ def train(
         current = jax.tree.map(jax.numpy.asarray, saved)
         first = int(done) + 1
     history = []
-    for round in range(first, rounds + 1):
+
+    def cohort_of(round: int) -> Cohort:
         cohort = data.cohort(sampler(round, data.client_ids), batches, round=round, seed=seed)
-        current, metrics = process.next(current, cohort)
-        history.append(metrics)
+        return process.place(cohort)
+
+    next_rounds = process.next_rounds or one_by_one(process.next)
+    cohorts = _ahead(cohort_of, range(first, rounds + 1), rounds_per_call)
+    for begin in range(first, rounds + 1, rounds_per_call):
+        some = list(itertools.islice(cohorts, rounds_per_call))
+        if len(some) == rounds_per_call > 1:
+            current, metrics = next_rounds(current, some)
+        else:  # a remainder is no reason to compile another program
+            current, metrics = one_by_one(process.next)(current, some)
+        history += metrics
         if checkpoint is not None and jax.process_index() == 0:
-            files.save(checkpoint, (np.int64(round), current))
-        for call in on_round:
-            call(round, metrics)
+            files.save(checkpoint, (np.int64(begin + len(some) - 1), current))
+        for round, measured in enumerate(metrics, begin):
+            for call in on_round:
+                call(round, measured)
     return TrainResult(current, history)
+
+
+def central_eval(
+    model: Model,
+    data: FederatedArrays,
+    batch_size: int = 100,
+    *,
+    execution: Execution = default_execution,
+) -> Callable[[ModelWeights], OrderedDict[str, PyTree]]:
+    """The evaluation of weights on all examples together, as one program.
+
+    `fb.algorithms.fed_eval` evaluates client by client, in TFF's way.
+
+    Args:
+        model: The model and its metrics.
+        data: The examples, of whichever clients; they are put on the device once, if they fit.
+        batch_size: How many of them are looked at together.
+        execution: How the program runs.
+
+    Returns:
+        `weights -> metrics`, by their names.
+
+    Example:
+        >>> import fedbridge as fb
+        >>> data = fb.from_clients({"a": {"x": np.ones((4, 2), "f"), "y": np.zeros(4, "i4")}})
+        >>> model = fb.models.softmax_regression((2,), 3, x="x", y="y")
+        >>> evaluate = central_eval(model, data)
+        >>> int(evaluate(model.initial_weights)["num_examples"])
+        4
+    """
+    process = fed_eval(model, execution=execution)
+    pooled = data.pooled()
+    cohort = process.place(pooled.cohort(pooled.client_ids, Batches(batch_size)))
+
+    def evaluate(weights: ModelWeights) -> OrderedDict[str, PyTree]:
+        state = process.set_model_weights(process.initialize(), weights)
+        return process.next(state, cohort).metrics["client_work"]["eval"]["current_round_metrics"]
+
+    return evaluate
+
+
+def _ahead(make: Callable[[int], Cohort], numbers: Iterable[int], depth: int) -> Iterator[Cohort]:
+    """Makes one after the other, up to `depth` of them while those before are in use."""
+    device = jax.config.jax_default_device  # every thread has its own
+
+    def make_there(number: int) -> Cohort:
+        with jax.default_device(device):
+            return make(number)
+
+    with ThreadPoolExecutor(1, "fedbridge-cohorts") as pool:
+        coming: deque[Future[Cohort]] = deque()
+        for number in numbers:
+            coming.append(pool.submit(make_there, number))
+            if len(coming) > depth:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()

@@ -120,13 +120,13 @@ def test_batches_have_32_bits_and_say_so_once():
     features = {"y": np.array([1, -2]), "w": np.array([0.5, 1.5]), "k": np.zeros(2, np.uint8)}
     data = FederatedArrays(("a",), np.array([0, 2]), features)
     with pytest.warns(UserWarning, match="'y' int64 -> int32, 'w' float64 -> float32"):
-        columns = data.batch_features
+        columns = data.residence.columns
     assert {k: str(v.dtype) for k, v in columns.items()} == {
         "y": "int32",
         "w": "float32",
         "k": "uint8",
     }
-    assert data.batch_features is columns
+    assert data.residence.columns is columns
     assert data.client("a")["y"].dtype == np.int64
 
 
@@ -134,10 +134,10 @@ def test_what_no_batch_can_hold():
     offsets = np.array([0, 1])
     big = FederatedArrays(("a",), offsets, {"id": np.array([2**40])})
     with pytest.raises(ClientDataError, match=r"feature 'id'.*32 bits; encode"):
-        _ = big.batch_features
+        _ = big.residence.columns
     words = FederatedArrays(("a",), offsets, {"s": Ragged.from_rows([b"to be"])})
     with pytest.raises(ClientDataError, match=r"feature 's'.*encode it"):
-        _ = words.batch_features
+        _ = words.residence.columns
 
 
 def test_what_does_not_fit_together():

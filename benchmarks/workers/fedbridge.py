@@ -25,9 +25,8 @@ def open_peer(task: data.Task, setting: str) -> Peer:
     built: dict[str, Any] = {}
 
     def start() -> Any:
-        made = model()
+        built["model"] = made = model()
         built["process"] = fb.algorithms.fed_avg(made, fb.optimizers.sgdm(task.learning_rate))
-        built["evaluation"] = fb.algorithms.fed_eval(made)
         weights = jax.tree.map(lambda leaf: data.initial_weight(leaf.shape), made.initial_weights)
         return built["process"].set_model_weights(built["process"].initialize(), weights)
 
@@ -39,11 +38,9 @@ def open_peer(task: data.Task, setting: str) -> Peer:
         return jax.block_until_ready(result.state)
 
     def evaluate(state: Any) -> float:
-        evaluation = built["evaluation"]
-        weights = built["process"].get_model_weights(state)
-        state = evaluation.set_model_weights(evaluation.initialize(), weights)
-        metrics = evaluation.next(state, test_data.cohort(["test"], fb.Batches(100))).metrics
-        return metrics["client_work"]["eval"]["current_round_metrics"]["loss"]
+        if "evaluate" not in built:
+            built["evaluate"] = fb.central_eval(built["model"], test_data)
+        return built["evaluate"](built["process"].get_model_weights(state))["loss"]
 
     device = jax.devices()[0]
     versions = {"fedbridge": fb.__version__, "jax": jax.__version__, "device": device.device_kind}

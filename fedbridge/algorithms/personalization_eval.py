@@ -24,19 +24,19 @@ from fedbridge.jax_core import (
     ClientOutput,
     Cohort,
     Execution,
-    LearningAlgorithmState,
     Model,
     ModelWeights,
     PerClient,
     Step,
-    at_border,
     check_argument,
+    check_weights,
     default_execution,
     finalize_metrics,
     local_evaluation,
     model_gradient,
     over_clients,
     over_steps,
+    placing,
     repeated,
     to_numpy,
 )
@@ -109,6 +109,7 @@ def personalization_eval(
         return _sample(kept, cohort, max_num_clients)
 
     compiled = execution.compile(run)
+    place = placing(model, execution)
 
     def evaluate(weights: ModelWeights, cohort: Cohort) -> OrderedDict[str, PyTree]:
         missing = [name for name in ("train", TEST) if name not in cohort.streams]
@@ -118,8 +119,8 @@ def personalization_eval(
                 'by `data.cohort(ids, {"train": batches, "test": batches})`.'
             )
         weights = jax.tree.map(jnp.asarray, weights)
-        state = LearningAlgorithmState(weights, (), (), (), ())
-        return to_numpy(compiled(weights, at_border(model, state, cohort)))
+        check_weights(model, weights)
+        return to_numpy(compiled(weights, place(cohort)))
 
     return evaluate
 

@@ -106,10 +106,12 @@ from fedbridge.jax_core._process import (
     LearningProcess as LearningProcess,
     LearningProcessOutput as LearningProcessOutput,
     Start as Start,
-    at_border as at_border,
+    check_weights as check_weights,
     compose_learning_process as compose_learning_process,
     learning_process as learning_process,
     metrics_at_border as metrics_at_border,
+    one_by_one as one_by_one,
+    placing as placing,
     to_numpy as to_numpy,
 )
 from fedbridge.jax_core._reconstruction import (

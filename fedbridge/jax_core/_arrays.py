@@ -8,18 +8,22 @@ difference), `Ragged` holds strings or ids of various lengths.
 import dataclasses
 import functools
 import itertools
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
 
-from fedbridge.jax_core._errors import ClientDataError
+from fedbridge.jax_core._errors import ClientDataError, check_argument
+
+if TYPE_CHECKING:
+    from fedbridge.jax_core._residence import Residence
 
 Column = Any
 """A plain array `[rows, ...]`, a `Fraction255` or a `Ragged`."""
+
+BUFFER_BYTES = 256 << 20
 
 _TABLE = np.arange(256, dtype=np.float32) / np.float32(255)
 # 1/255 = _HIGH + _LOW. _HIGH has 16 significant bits, so that its product with an 8-bit number is
@@ -153,6 +157,8 @@ class FederatedArrays:
             inside the compiled program.
         structure: The element of the TensorFlow data set that this came from, with feature names
             for leaves, e.g. `("x", "y")`. None: an ordered dictionary of the features.
+        on_device: See `resident`.
+        buffer_bytes: See `resident`.
 
     Raises:
         ClientDataError: Duplicate client ids, or offsets that do not fit the features.
@@ -171,6 +177,8 @@ class FederatedArrays:
     element_offsets: Int64[np.ndarray, " element_edges"] | None = None
     decode: Callable[[Mapping[str, Any]], Mapping[str, Any]] = identity
     structure: Any = None
+    on_device: bool | None = None
+    buffer_bytes: int = BUFFER_BYTES
 
     def __post_init__(self):
         if len(self._positions) != len(self.client_ids):
@@ -206,23 +214,11 @@ class FederatedArrays:
         return {client_id: i for i, client_id in enumerate(self.client_ids)}
 
     @functools.cached_property
-    def batch_features(self) -> dict[str, Column]:
-        """The columns as a compiled program takes them: 64-bit numbers are cast to 32 bits.
+    def residence(self) -> "Residence":
+        """The columns as rounds take them, and where they lie."""
+        from fedbridge.jax_core._residence import Residence
 
-        One notice names what was cast.
-
-        Raises:
-            ClientDataError: A feature of strings, or integers that do not fit into 32 bits.
-        """
-        columns = {name: _narrow(name, column) for name, column in self.features.items()}
-        cast = [
-            f"{name!r} {self.features[name].dtype} -> {column.dtype}"
-            for name, column in columns.items()
-            if column is not self.features[name]
-        ]
-        if cast:
-            warnings.warn(f"features are cast for the batches: {', '.join(cast)}", stacklevel=2)
-        return columns
+        return Residence(self.features, self.on_device, self.buffer_bytes)
 
     @property
     def num_clients(self) -> int:
@@ -288,7 +284,47 @@ class FederatedArrays:
         """
         before = self.decode
         after = fn if before is identity else lambda batch: fn(before(batch))
-        return dataclasses.replace(self, decode=after)
+        mapped = dataclasses.replace(self, decode=after)
+        mapped.__dict__["residence"] = self.residence  # the columns are on the device once
+        return mapped
+
+    def resident(
+        self, on_device: bool | None = True, buffer_bytes: int = BUFFER_BYTES
+    ) -> "FederatedArrays":
+        """The same data, which lies on the device while rounds run, or does not.
+
+        Args:
+            on_device: True puts all columns on the device once; a round then moves no more than
+                its plan. False moves the rows of its clients in every round. None, the default of
+                all data, is True where the columns take up to half of the memory that is free (on a
+                CPU nothing is copied where the columns are memory-mapped).
+            buffer_bytes: The most rows that move at once, in bytes; a cohort with more of them runs
+                in parts, and while one is computed the next is gathered.
+
+        Raises:
+            ClientDataError: In the first round, where they are to be there and do not fit.
+
+        Example:
+            >>> data = FederatedArrays(("a",), np.array([0, 1]), {"label": np.array([3])})
+            >>> data.resident(False).on_device
+            False
+        """
+        whole = isinstance(buffer_bytes, int) and buffer_bytes > 0
+        check_argument(whole, "buffer_bytes", buffer_bytes, "a whole number of at least 1")
+        return dataclasses.replace(self, on_device=on_device, buffer_bytes=buffer_bytes)
+
+    def pooled(self, client_id: str = "all") -> "FederatedArrays":
+        """The data of all clients as that of one; no row is copied.
+
+        Example:
+            >>> data = FederatedArrays(("a", "b"), np.array([0, 2, 3]), {"y": np.array([7, 8, 9])})
+            >>> data.pooled()
+            FederatedArrays(1 clients, 3 examples: y int64[])
+        """
+        edges = self.offsets[[0, -1]]
+        pooled = dataclasses.replace(self, client_ids=(client_id,), offsets=edges)
+        pooled.__dict__["residence"] = self.residence
+        return pooled
 
     def cohort(
         self, client_ids: Sequence[str], batches: Any, *, round: int = 1, seed: int = 0
@@ -310,8 +346,8 @@ class FederatedArrays:
         Example:
             >>> from fedbridge.jax_core import Batches
             >>> data = FederatedArrays(("a",), np.array([0, 3]), {"y": np.array([7, 8, 9], "i4")})
-            >>> data.cohort(["a"], Batches(batch_size=2)).streams["train"].sizes.tolist()
-            [2, 1]
+            >>> data.cohort(["a"], Batches(batch_size=2)).streams["train"].sizes[:3].tolist()
+            [2, 1, 0]
         """
         from fedbridge.jax_core._cohort import cohort_of
 
@@ -340,28 +376,6 @@ class FederatedArrays:
                 f"client {client_id!r}: there is no such client; `client_ids` lists the "
                 f"{len(self.client_ids)} there are ({some})."
             ) from None
-
-
-def _narrow(name: str, column: Column) -> Column:
-    if isinstance(column, Ragged):
-        raise ClientDataError(
-            f"feature {name!r}: its rows differ in length, and a batch is rectangular; encode it "
-            "as numbers of one shape, or leave it out."
-        )
-    if isinstance(column, Fraction255) or column.dtype.itemsize < 8:
-        return column
-    if column.dtype.kind == "f":
-        return column.astype(np.float32)
-    if column.dtype.kind not in "iu":
-        raise ClientDataError(
-            f"feature {name!r}: a compiled program has no {column.dtype}; encode it as numbers."
-        )
-    limit = np.iinfo(np.int32)
-    if column.size and (column.max() > limit.max or column.min() < limit.min):
-        raise ClientDataError(
-            f"feature {name!r}: its integers do not fit into 32 bits; encode them as smaller ones."
-        )
-    return column.astype(np.int32)
 
 
 def _offsets(sizes: Any) -> Int64[np.ndarray, " edges"]:

@@ -44,6 +44,10 @@ class Round(NamedTuple):
     key: Key[Any, ""]
 
 
+def nothing_to_check(state: PyTree) -> None:
+    """Any state will do."""
+
+
 class ClientWork(NamedTuple):
     """The clients' part of a round.
 
@@ -59,7 +63,7 @@ class ClientWork(NamedTuple):
     initialize: Callable[[ModelWeights], PyTree]
     client: Callable[[PyTree, ModelWeights, Client], tuple[ClientResult, ClientOutput]]
     server: Callable[[PyTree, ClientOutput, Round], tuple[PyTree, PyTree]]
-    check: Callable[[PyTree], None] = lambda state: None
+    check: Callable[[PyTree], None] = nothing_to_check
 
 
 ClientWeight = Callable[[Int[Array, ""]], Float[Array, ""]]

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Key, PyTree
 
 from fedbridge.jax_core._cohort import Cohort
+from fedbridge.jax_core._parts import CohortInParts, first_half, leave_or_go_on, run_in_parts
+from fedbridge.jax_core._place import place
 from fedbridge.jax_core._steps import Client
 
 
@@ -46,11 +48,13 @@ class Execution(NamedTuple):
     Attributes:
         over_clients: Runs the clients.
         compile: Turns the round, a pure function of trees and a cohort, into what is called:
-            `jax.jit`, or itself.
+            `jax.jit`, or itself. What it makes places cohorts that are not.
+        place: Puts a cohort where the round takes it.
     """
 
     over_clients: OverClients
     compile: Callable[[Callable], Callable]
+    place: Callable[[Cohort], Cohort] = place
 
 
 def over_clients(
@@ -68,7 +72,8 @@ def over_clients(
         `(sums, kept)`: the sum of `summed` over the clients, zeros where there is none, and
         `kept` of all of them, `[clients, ...]`, padded as the cohort is.
     """
-    return execution.over_clients(client_fn, server_values, cohort)
+    run = lambda: execution.over_clients(client_fn, server_values, cohort)
+    return leave_or_go_on(cohort, run)
 
 
 def zeros_of(client_fn: ClientFn, server_values: PyTree, cohort: Cohort) -> ClientOutput:
@@ -89,17 +94,48 @@ def client_key(cohort: Cohort, index: Any) -> Key[Any, ""]:
     return jax.random.fold_in(cohort.key, jnp.asarray(cohort.client_hashes)[index])
 
 
-def jit_round(round: Callable, platform: str | None = None, **options: Any) -> Callable:
-    """A round as one compiled program.
+class JittedRound:
+    """A round as one compiled program; cohorts that are not placed yet are.
 
     Args:
         round: A pure function.
+        place: As in `Execution`.
         platform: For which it is compiled; default jax's.
         options: Of `jax.jit`.
     """
-    if (platform or jax.default_backend()) == "cpu":
-        # Here, since it loads jax.extend, a good part of what `import fedbridge` would cost.
-        from fedbridge.jax_core._convolutions import jit_on_cpu
 
-        return jit_on_cpu(round, **options)
-    return jax.jit(round, **options)
+    def __init__(
+        self,
+        round: Callable,
+        place: Callable[[Cohort], Cohort] = place,
+        platform: str | None = None,
+        **options: Any,
+    ):
+        jit = jax.jit
+        if (platform or jax.default_backend()) == "cpu":
+            # Here, since it loads jax.extend, a good part of what `import fedbridge` would cost.
+            from fedbridge.jax_core._convolutions import jit_on_cpu as jit
+        self._jitted = jit(round, **options)
+        self._first_half = jit(first_half(round), **options)
+        self._place = place
+
+    def __call__(self, *args: Any) -> Any:
+        placed = [self._placed(arg) for arg in args]
+        in_parts = [i for i, arg in enumerate(placed) if isinstance(arg, CohortInParts)]
+        if not in_parts:
+            return self._jitted(*placed)
+        (at,) = in_parts
+        with_cohort = lambda fn: lambda cohort: fn(*placed[:at], cohort, *placed[at + 1 :])
+        return run_in_parts(with_cohort(self._first_half), with_cohort(self._jitted), placed[at])
+
+    def lower(self, *args: Any) -> Any:
+        """Of `jax.jit`."""
+        return self._jitted.lower(*map(self._placed, args))
+
+    def _placed(self, arg: Any) -> Any:
+        return self._place(arg) if isinstance(arg, Cohort) and not arg.placed else arg
+
+
+def jit_round(round: Callable) -> Callable:
+    """A round as one compiled program on one device."""
+    return JittedRound(round)

@@ -2,25 +2,28 @@
 
 An index plan is flat, like the data. Client c owns the steps `step_offsets[c]:step_offsets[c + 1]`
 of `rows`, and `sizes` says how many rows of each step are real. The arrays are padded to a few
-sizes (`bucket`), so that rounds of different cohorts share a compiled program; what is padded is
-never computed, since every loop runs to the real number of steps and clients.
+sizes, so that rounds of different cohorts share a compiled program; what is padded is never
+computed, since every loop runs to the real number of steps and clients.
 """
 
 import dataclasses
 import functools
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, Int32, PyTree
 
-from fedbridge.jax_core._arrays import FederatedArrays, decode_columns, identity, take_rows
+from fedbridge.jax_core._arrays import FederatedArrays, decode_columns, identity
 from fedbridge.jax_core._errors import ClientDataError
 from fedbridge.jax_core._model import Batch
 from fedbridge.jax_core._pipeline import ClientPlan, Pipeline
+
+if TYPE_CHECKING:
+    from fedbridge.jax_core._residence import Residence
 
 TRAIN = "train"
 
@@ -42,7 +45,7 @@ class Stream(NamedTuple):
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["features", "streams", "num_clients", "key", "client_hashes", "state"],
-    meta_fields=["decode", "exact_sizes"],
+    meta_fields=["decode", "exact_sizes", "residence", "placed"],
 )
 @dataclasses.dataclass(frozen=True)
 class Cohort:
@@ -60,6 +63,9 @@ class Cohort:
         state: What each client carries from round to round, `[clients, ...]`; default nothing.
         decode: From decoded columns to the model's batch; runs inside the program.
         exact_sizes: For models without a mask: all sizes of batches that occur. None otherwise.
+        residence: Of the data set whose columns the features are, all of them and on the host;
+            None where they are the cohort's own, or on the device.
+        placed: Whether it is checked, and lies where a round takes it, see `LearningProcess.place`.
     """
 
     features: dict[str, PyTree]
@@ -70,6 +76,8 @@ class Cohort:
     state: PyTree = ()
     decode: Callable[[Mapping[str, Any]], Batch] = identity
     exact_sizes: tuple[int, ...] | None = None
+    residence: "Residence | None" = None
+    placed: bool = False
 
     def batch(self, rows: Int[Any, " batch"]) -> Batch:
         """The decoded batch of these rows."""
@@ -84,14 +92,33 @@ class Cohort:
         return dataclasses.replace(self, exact_sizes=tuple(sorted(sizes - {0})) or (1,))
 
 
-def bucket(size: int) -> int:
-    """The padded size of an axis: the next power of two.
+def bucket(size: int, least: int = 1, factor: int = 2) -> int:
+    """The padded size of an axis: the next power of two, times `least`.
+
+    Args:
+        size: What must fit.
+        least: The smallest padded size.
+        factor: What is between one padded size and the next.
 
     Example:
         >>> [bucket(n) for n in (0, 1, 5, 64, 65)]
         [1, 1, 8, 64, 128]
+        >>> [bucket(n, least=64, factor=4) for n in (0, 64, 65, 1000)]
+        [64, 64, 256, 1024]
     """
-    return 1 << max(0, int(size) - 1).bit_length()
+    while least < size:
+        least *= factor
+    return least
+
+
+def steps_bucket(num_steps: int) -> int:
+    """The padded number of steps; coarse, since a step is no more than its rows' numbers."""
+    return bucket(num_steps, least=64, factor=4)
+
+
+def clients_bucket(num_clients: int) -> int:
+    """The padded number of clients; finer, as what is kept of each may be large."""
+    return bucket(num_clients, least=4)
 
 
 def make_stream(
@@ -104,8 +131,8 @@ def make_stream(
 ) -> Stream:
     """A stream of these batches, padded to buckets of at least so many steps and clients."""
     num_steps, num_clients = len(sizes), len(step_offsets) - 1
-    steps = bucket(max(num_steps, min_steps))
-    clients = bucket(max(num_clients, min_clients))
+    steps = steps_bucket(max(num_steps, min_steps))
+    clients = clients_bucket(max(num_clients, min_clients))
     padded_rows = np.zeros((steps, rows.shape[1]), np.int32)
     padded_rows[:num_steps] = rows
     padded_sizes = np.zeros(steps, np.int32)
@@ -183,19 +210,18 @@ def cohort_of(
     """The cohort of these clients of a data set; see `FederatedArrays.cohort`."""
     pipelines = {TRAIN: batches} if isinstance(batches, Pipeline) else batches
     slices = [data.client_rows(client_id) for client_id in client_ids]
-    sizes = [s.stop - s.start for s in slices]
-    first_rows = np.cumsum([0, *sizes])[:-1]
+    first_rows = np.array([s.start for s in slices], np.int64)
+    if first_rows.max(initial=0) >= 2**31:
+        raise ClientDataError(
+            f"the data has more rows than the {2**31} that a plan can count; split it with "
+            "`data.select`."
+        )
     streams = {
-        name: join_plans([pipeline.plan(size) for size in sizes], first_rows)
+        name: join_plans([pipeline.plan(s.stop - s.start) for s in slices], first_rows)
         for name, pipeline in pipelines.items()
     }
-    rows = np.concatenate([np.arange(0), *(np.arange(s.start, s.stop) for s in slices)])
-    # Padded rows are never read; they let cohorts of various sizes share a program.
-    padded = np.zeros(bucket(len(rows)), rows.dtype)
-    padded[: len(rows)] = rows
-    features = data.batch_features
-    if len(rows):
-        features = {name: take_rows(column, padded) for name, column in features.items()}
-    else:
-        features = {name: take_rows(column, slice(0, 0)) for name, column in features.items()}
-    return make_cohort(features, streams, client_ids, seed=seed, round=round, decode=data.decode)
+    cohort = make_cohort(
+        data.residence.columns, streams, client_ids, seed=seed, round=round, decode=data.decode
+    )
+    has_rows = len(data.offsets) > 1 and data.offsets[-1] > 0
+    return dataclasses.replace(cohort, residence=data.residence if has_rows else None)

@@ -1,5 +1,6 @@
 """Plain Python: a round in which one can print, and whose errors say where they come from."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ from jaxtyping import PyTree
 from fedbridge.jax_core._clients import ClientFn, Execution, client_key, zeros_of
 from fedbridge.jax_core._cohort import Cohort
 from fedbridge.jax_core._errors import ClientStepError
+from fedbridge.jax_core._residence import own_rows
 from fedbridge.jax_core._steps import Client
 from fedbridge.jax_core._trees import tree_add
 
@@ -47,11 +49,18 @@ def _python_loop(client: int) -> Callable:
 
 def _no_jit(round: Callable) -> Callable:
     def run(*args: Any) -> Any:
+        placed = [_place(arg) if isinstance(arg, Cohort) else arg for arg in args]
         with jax.disable_jit():
-            return round(*args)
+            return round(*placed)
 
     return run
 
 
-debug = Execution(_in_plain_python, _no_jit)
+def _place(cohort: Cohort) -> Cohort:
+    """On the host, where NumPy works."""
+    cohort = cohort if cohort.residence is None else own_rows(cohort)
+    return dataclasses.replace(cohort, placed=True)
+
+
+debug = Execution(_in_plain_python, _no_jit, _place)
 """Plain Python without jit: values can be printed, an error names the client and the step."""

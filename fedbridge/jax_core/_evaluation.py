@@ -30,11 +30,12 @@ from fedbridge.jax_core._process import (
     LearningProcess,
     LearningProcessOutput,
     Start,
-    at_border,
     check_counts,
     check_state,
+    check_weights,
     learning_process,
     names_of_leaves,
+    placing,
     to_numpy,
 )
 from fedbridge.jax_core._steps import Client
@@ -209,10 +210,12 @@ def evaluation_process(
 
     compiled = execution.compile(round)
     names = names_of_leaves(initialize)
+    place = placing(model, execution)
 
     def next(state: LearningAlgorithmState, cohort: Cohort) -> LearningProcessOutput:
         check_state(names(), state)
-        found = compiled(state.global_model_weights, at_border(model, state, cohort))
+        check_weights(model, state.global_model_weights)
+        found = compiled(state.global_model_weights, place(cohort))
         work, measured = report.add(state.client_work, to_numpy(found))
         check_counts(measured)
         metrics = OrderedDict(
@@ -223,4 +226,4 @@ def evaluation_process(
         )
         return LearningProcessOutput(state._replace(client_work=work), metrics)
 
-    return learning_process(initialize, next)
+    return learning_process(initialize, next, place)

@@ -4,16 +4,20 @@ Inside a compiled program a label out of range can only become a NaN, and a clie
 left out without a word; TensorFlow raises an error on a CPU and says nothing on a GPU.
 """
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
 from fedbridge.jax_core._cohort import Cohort
 from fedbridge.jax_core._errors import ClientDataError
 from fedbridge.jax_core._model import Batch
+from fedbridge.jax_core._residence import rows_bucket, used_rows
 
 
 def check_labels(cohort: Cohort, feature: str, num_classes: Callable[[Batch], int]) -> None:
@@ -27,7 +31,8 @@ def check_labels(cohort: Cohort, feature: str, num_classes: Callable[[Batch], in
     Raises:
         ClientDataError: Some label is out of range; or there is no such feature.
     """
-    lowest, highest, classes = (int(value) for value in _range(cohort, feature, num_classes))
+    own = _with_labels(cohort, feature, num_classes)
+    lowest, highest, classes = map(int, _range_of_own(own, feature, num_classes))
     if lowest < 0 or highest >= classes:
         wrong = lowest if lowest < 0 else highest
         raise ClientDataError(
@@ -37,7 +42,7 @@ def check_labels(cohort: Cohort, feature: str, num_classes: Callable[[Batch], in
         )
 
 
-def _labels(
+def _range(
     cohort: Cohort, feature: str, num_classes: Callable[[Batch], int]
 ) -> tuple[Int[Array, ""], Int[Array, ""], int]:
     size = len(jax.tree.leaves(cohort.features)[0])
@@ -56,5 +61,39 @@ def _labels(
     return labels.min(), labels.max(), num_classes(batch)
 
 
-# What the labels do not need (the pixels, say) is neither decoded nor even moved to the device.
-_range = jax.jit(_labels, static_argnames=("feature", "num_classes"))
+_range_of_own = jax.jit(_range, static_argnames=("feature", "num_classes"))
+
+
+def _with_labels(cohort: Cohort, feature: str, num_classes: Callable) -> Cohort:
+    """The cohort's own rows of those columns that the labels follow from; zeros for the others."""
+    if cohort.residence is None:
+        return cohort
+    leaves, structure = jax.tree.flatten(cohort.features)
+    shapes = tuple(jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves)
+    needed = _needed(cohort.decode, feature, num_classes, structure, shapes)
+    used = used_rows(cohort.streams)
+    size = rows_bucket(len(used), cohort.streams)
+    none = lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), (size, *leaf.shape[1:]))
+    rows = lambda leaf: np.concatenate([leaf[used], none(leaf)[len(used) :]])
+    given = [rows(leaf) if i in needed else none(leaf) for i, leaf in enumerate(leaves)]
+    features = jax.tree.unflatten(structure, given)
+    return dataclasses.replace(cohort, features=features, residence=None)
+
+
+@functools.lru_cache(maxsize=64)
+def _needed(
+    decode: Callable, feature: str, num_classes: Callable, structure: Any, shapes: tuple[Any, ...]
+) -> frozenset[int]:
+    """Which leaves of the features the labels follow from."""
+    rows = [jax.ShapeDtypeStruct((1, *row.shape), row.dtype) for row in shapes]
+
+    def labels(*leaves: Any) -> Any:
+        features = jax.tree.unflatten(structure, leaves)
+        return _range(Cohort(features, {}, 0, None, None, decode=decode), feature, num_classes)[:2]
+
+    jaxpr = jax.make_jaxpr(labels)(*rows).jaxpr
+    wanted = {id(var) for var in jaxpr.outvars}
+    for equation in reversed(jaxpr.eqns):
+        if any(id(var) in wanted for var in equation.outvars):
+            wanted |= {id(var) for var in equation.invars}
+    return frozenset(i for i, var in enumerate(jaxpr.invars) if id(var) in wanted)

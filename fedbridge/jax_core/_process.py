@@ -6,7 +6,7 @@ fields of the state, the same tree of metrics.
 
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -15,17 +15,18 @@ import numpy as np
 from jaxtyping import PyTree
 
 from fedbridge.jax_core._aggregators import Aggregator
-from fedbridge.jax_core._client_work import ClientWork, Round
+from fedbridge.jax_core._client_work import ClientWork, Round, nothing_to_check
 from fedbridge.jax_core._clients import ClientOutput, Execution, over_clients
 from fedbridge.jax_core._cohort import Cohort
 from fedbridge.jax_core._default_execution import default_execution
 from fedbridge.jax_core._errors import ArgumentError, ClientDataError, StateError, check_argument
 from fedbridge.jax_core._finalizer import Finalizer
+from fedbridge.jax_core._fused import fused, stack
 from fedbridge.jax_core._metrics_aggregators import PerClient
 from fedbridge.jax_core._model import ModelWeights
 from fedbridge.jax_core._steps import Client
 from fedbridge.jax_core._trees import from_named_leaves, named_leaves
-from fedbridge.jax_core.optimizers import get_hparams, set_hparams
+from fedbridge.jax_core.optimizers import get_hparams, is_scheduled, set_hparams
 
 
 class LearningAlgorithmState(NamedTuple):
@@ -53,6 +54,11 @@ class LearningProcessOutput(NamedTuple):
     metrics: PyTree
 
 
+NextRounds = Callable[
+    [LearningAlgorithmState, Sequence[Cohort]], tuple[LearningAlgorithmState, list[PyTree]]
+]
+
+
 class LearningProcess(NamedTuple):
     """A federated algorithm.
 
@@ -63,6 +69,10 @@ class LearningProcess(NamedTuple):
         set_model_weights: `(state, weights) -> state`.
         get_hparams: `state -> {"client_work": ..., "finalizer": ...}`.
         set_hparams: `(state, hparams) -> state`.
+        next_rounds: `(state, cohorts) -> (state, metrics of each)`: several rounds, in one call of
+            one program where that is possible, see `rounds_per_call` of `fb.train`.
+        place: `cohort -> cohort`: checks it and puts it where `next` takes it, which does so itself
+            with a cohort that is not placed. A loop may do it while the round before runs.
     """
 
     initialize: Callable[[], LearningAlgorithmState]
@@ -71,6 +81,8 @@ class LearningProcess(NamedTuple):
     set_model_weights: Callable[[LearningAlgorithmState, ModelWeights], LearningAlgorithmState]
     get_hparams: Callable[[LearningAlgorithmState], OrderedDict]
     set_hparams: Callable[[LearningAlgorithmState, Mapping], LearningAlgorithmState]
+    next_rounds: NextRounds | None = None
+    place: Callable[[Cohort], Cohort] = lambda cohort: cohort
 
 
 @runtime_checkable
@@ -158,18 +170,59 @@ def compose_learning_process(
 
     compiled = execution.compile(round)
     names = names_of_leaves(initialize)
+    place = placing(model, execution)
 
     def next(state: LearningAlgorithmState, cohort: Cohort) -> LearningProcessOutput:
         check_state(names(), state)
+        check_weights(model, state.global_model_weights)
         client_work.check(state.client_work)
         finalizer.check(state.finalizer)
-        new_state, metrics = compiled(state, at_border(model, state, cohort))
+        new_state, metrics = compiled(state, place(cohort))
         return LearningProcessOutput(new_state, metrics_at_border(metrics))
 
-    return learning_process(initialize, next)
+    compiled_rounds = execution.compile(fused(round))
+
+    def next_rounds(
+        state: LearningAlgorithmState, cohorts: Sequence[Cohort]
+    ) -> tuple[LearningAlgorithmState, list[PyTree]]:
+        placed = [place(cohort) for cohort in cohorts]
+        # What a schedule gives is checked before every round, on the host.
+        scheduled = client_work.check is not nothing_to_check or is_scheduled(state.finalizer)
+        stacked = None if scheduled else stack(placed)
+        if stacked is None:
+            return one_by_one(next)(state, placed)
+        check_state(names(), state)
+        check_weights(model, state.global_model_weights)
+        finalizer.check(state.finalizer)
+        new_state, metrics = compiled_rounds(state, stacked)
+        measured = jax.device_get(metrics)
+        of = lambda number: jax.tree.map(lambda leaf: leaf[number], measured)
+        return new_state, [metrics_at_border(of(number)) for number in range(len(placed))]
+
+    return learning_process(initialize, next, place, next_rounds)
 
 
-def learning_process(initialize: Callable, next: Callable) -> LearningProcess:
+def one_by_one(next: Callable) -> NextRounds:
+    """Several rounds, a call each."""
+
+    def next_rounds(
+        state: LearningAlgorithmState, cohorts: Sequence[Cohort]
+    ) -> tuple[LearningAlgorithmState, list[PyTree]]:
+        history = []
+        for cohort in cohorts:
+            state, metrics = next(state, cohort)
+            history.append(metrics)
+        return state, history
+
+    return next_rounds
+
+
+def learning_process(
+    initialize: Callable,
+    next: Callable,
+    place: Callable[[Cohort], Cohort],
+    next_rounds: NextRounds | None = None,
+) -> LearningProcess:
     """A learning process with the usual accessors of weights and hyperparameters."""
 
     def set_weights(state: LearningAlgorithmState, weights: PyTree) -> LearningAlgorithmState:
@@ -204,6 +257,8 @@ def learning_process(initialize: Callable, next: Callable) -> LearningProcess:
         set_weights,
         hparams_of,
         with_hparams,
+        next_rounds or one_by_one(next),
+        place,
     )
 
 
@@ -232,13 +287,21 @@ def check_state(names: frozenset[str], state: LearningAlgorithmState) -> None:
         )
 
 
-def at_border(model: Start, state: LearningAlgorithmState, cohort: Cohort) -> Cohort:
-    """Checks what goes into the program, and tells it what an opaque model must know."""
-    _check_same_shapes(model.initial_weights, state.global_model_weights)
-    model.check(cohort)
-    if model.masked:
-        return cohort
-    return cohort.with_exact_sizes()
+def check_weights(model: Start, weights: PyTree) -> None:
+    """Refuses weights of other shapes than the model's."""
+    _check_same_shapes(model.initial_weights, weights)
+
+
+def placing(model: Start, execution: Execution) -> Callable[[Cohort], Cohort]:
+    """What checks a cohort, tells it what an opaque model must know, and places it."""
+
+    def place(cohort: Cohort) -> Cohort:
+        if cohort.placed:
+            return cohort
+        model.check(cohort)
+        return execution.place(cohort if model.masked else cohort.with_exact_sizes())
+
+    return place
 
 
 def metrics_at_border(metrics: Mapping[str, PyTree]) -> OrderedDict[str, PyTree]:

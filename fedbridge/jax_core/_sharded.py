@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
-from fedbridge.jax_core._clients import ClientFn, Execution, jit_round
+from fedbridge.jax_core._clients import ClientFn, Execution, JittedRound, jit_round
 from fedbridge.jax_core._cohort import Cohort
 from fedbridge.jax_core._default_execution import default_execution
 from fedbridge.jax_core._errors import ArgumentError
@@ -72,13 +72,17 @@ def sharded(
         take = lambda leaf: leaf.at[cohort.places].get(mode="fill", fill_value=0)
         return sums, jax.tree.map(take, kept)
 
+    def place(cohort: Cohort) -> SpreadCohort:
+        return spread(cohort, mesh)
+
     def compile_for_mesh(round: Callable) -> Callable:
         platform = mesh.devices.flat[0].platform
-        compiled = jit_round(round, platform, out_shardings=NamedSharding(mesh, _ALL))
-        put = lambda arg: (spread if isinstance(arg, Cohort) else replicate)(arg, mesh)
+        everywhere = NamedSharding(mesh, _ALL)
+        compiled = JittedRound(round, place, platform, out_shardings=everywhere)
+        put = lambda arg: arg if isinstance(arg, Cohort) else replicate(arg, mesh)
         return lambda *args: compiled(*map(put, args))
 
-    return Execution(over_devices, compile_for_mesh)
+    return Execution(over_devices, compile_for_mesh, place)
 
 
 def _mesh(devices: Mesh | Sequence[jax.Device] | None) -> Mesh:

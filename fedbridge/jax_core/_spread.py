@@ -19,7 +19,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int, PyTree
 
 from fedbridge.jax_core._arrays import take_rows
-from fedbridge.jax_core._cohort import Cohort, Stream, bucket, make_stream
+from fedbridge.jax_core._cohort import Cohort, Stream, bucket, clients_bucket, make_stream
+from fedbridge.jax_core._residence import renumbered, used_rows
 
 CLIENTS = "clients"
 
@@ -29,7 +30,7 @@ CLIENTS = "clients"
     data_fields=[
         "features", "streams", "num_clients", "key", "client_hashes", "state", "counts", "places",
     ],
-    meta_fields=["decode", "exact_sizes"],
+    meta_fields=["decode", "exact_sizes", "residence", "placed"],
 )  # fmt: skip
 @dataclasses.dataclass(frozen=True)
 class SpreadCohort(Cohort):
@@ -63,15 +64,15 @@ def spread(cohort: Cohort, mesh: Mesh) -> SpreadCohort:
     steps: Any = sum(np.diff(stream.step_offsets) for stream in cohort.streams.values())
     device_of = longest_first(steps[: int(cohort.num_clients)], num_devices)
     clients_of = [np.flatnonzero(device_of == device) for device in range(num_devices)]
-    clients = bucket(max(map(len, clients_of)))
+    clients = clients_bucket(max(map(len, clients_of)))
     dealt = {name: _deal(stream, clients_of, clients) for name, stream in cohort.streams.items()}
-    rows_of = [_rows([streams[d] for streams in dealt.values()]) for d in range(num_devices)]
+    rows_of = [used_rows({name: s[d] for name, s in dealt.items()}) for d in range(num_devices)]
     rows = bucket(max(map(len, rows_of)))
 
     def part(device: int) -> PyTree:
         used = _padded(rows_of[device], rows)
         features = {name: take_rows(column, used) for name, column in cohort.features.items()}
-        streams = {name: _renumbered(s[device], rows_of[device]) for name, s in dealt.items()}
+        streams = {name: renumbered(s[device], rows_of[device]) for name, s in dealt.items()}
         own = _padded(clients_of[device], clients)
         hashes, state = jax.tree.map(lambda leaf: leaf[own], (cohort.client_hashes, cohort.state))
         return features, streams, hashes, state, np.int32(len(clients_of[device]))
@@ -91,6 +92,7 @@ def spread(cohort: Cohort, mesh: Mesh) -> SpreadCohort:
         state=state,
         decode=cohort.decode,
         exact_sizes=cohort.exact_sizes,
+        placed=True,
         counts=counts,
         places=places,
     )
@@ -167,17 +169,6 @@ def _steps(stream: Stream, clients: Int[np.ndarray, " own"]) -> Int[np.ndarray, 
     """The steps of these clients."""
     edges = stream.step_offsets
     return np.concatenate([np.arange(0), *(np.arange(edges[c], edges[c + 1]) for c in clients)])
-
-
-def _rows(streams: list[Stream]) -> Int[np.ndarray, " rows"]:
-    """The rows that the streams' steps refer to, in order."""
-    rows = [stream.rows[: stream.step_offsets[-1]].ravel() for stream in streams]
-    return np.unique(np.concatenate(rows))
-
-
-def _renumbered(stream: Stream, rows: Int[np.ndarray, " rows"]) -> Stream:
-    """The stream, which counts its rows among these."""
-    return stream._replace(rows=np.searchsorted(rows, stream.rows).astype(np.int32))
 
 
 def _padded(indices: Int[np.ndarray, " some"], size: int) -> Int[np.ndarray, " size"]:

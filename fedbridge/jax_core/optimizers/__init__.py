@@ -24,6 +24,7 @@ from fedbridge.jax_core.optimizers._schedule import (
     check_optimizer as check_optimizer,
     check_rate as check_rate,
     check_schedule as check_schedule,
+    is_scheduled as is_scheduled,
     schedule_learning_rate as schedule_learning_rate,
 )
 from fedbridge.jax_core.optimizers._sgd import adagrad as adagrad, rmsprop as rmsprop, sgdm as sgdm

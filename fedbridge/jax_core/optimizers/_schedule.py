@@ -136,6 +136,11 @@ def check_rate(
     check_hparam("learning_rate", schedule_fn(number), f"{name}({int(number)})")
 
 
+def is_scheduled(state: PyTree) -> bool:
+    """Whether this is the state of an optimizer whose learning rate follows a schedule."""
+    return isinstance(state, Mapping) and isinstance(state.get("optimizer"), Mapping)
+
+
 def check_learning_rate(state: PyTree) -> None:
     """Refuses an optimizer's state whose learning rate is none; outside of a program.
 
@@ -144,7 +149,7 @@ def check_learning_rate(state: PyTree) -> None:
     Raises:
         ArgumentError: It is negative or not finite.
     """
-    scheduled = isinstance(state, Mapping) and isinstance(state.get("optimizer"), Mapping)
+    scheduled = is_scheduled(state)
     number = f", round_num {int(state['round_num'])}" if scheduled else ""
     hparams = get_hparams(state["optimizer"] if scheduled else state)
     if "learning_rate" in hparams:

@@ -1,0 +1,33 @@
+"""Puts a cohort where the program of one device takes it."""
+
+import dataclasses
+
+import jax
+
+from fedbridge.jax_core._cohort import Cohort
+from fedbridge.jax_core._parts import in_parts
+from fedbridge.jax_core._residence import own_rows, used_rows
+
+
+def place(cohort: Cohort) -> Cohort:
+    """The cohort, ready for a round on one device.
+
+    Its features are all columns of its data set, on the device; or its own rows, in one piece; or,
+    where these are more than the buffer holds, in parts.
+    """
+    if cohort.residence is not None:
+        features = cohort.residence.on(_default_device())
+        if features is not None:
+            cohort = dataclasses.replace(cohort, features=features, residence=None)
+        elif len(used_rows(cohort.streams)) <= cohort.residence.buffer_rows:
+            cohort = own_rows(cohort)
+        else:
+            cohort = in_parts(cohort, cohort.residence.buffer_rows)
+    return dataclasses.replace(cohort, placed=True)
+
+
+def _default_device() -> jax.Device:
+    device = jax.config.jax_default_device
+    if isinstance(device, jax.Device):
+        return device
+    return jax.local_devices(backend=device)[0]
