@@ -128,8 +128,10 @@ def check(
     The script stays as it is.
     """
     from fedbridge.bridge.check import check as run
+    from fedbridge.bridge.programs import keep_programs
 
     _check_targets(json, report)
+    keep_programs()
     console = _console(json)
     with _display(console, rounds) as show:
         result = run(script, arguments or [], rounds=rounds, keep_trace=keep_trace, on_event=show)
@@ -214,8 +216,10 @@ def parity(
     """
     from fedbridge.bridge import parity as matrix, parity_tables
     from fedbridge.bridge.files import check_target, replace_text
+    from fedbridge.bridge.programs import keep_programs
 
     _check_targets(json, None)
+    keep_programs()
     if html is not None:
         check_target(html)
     console = _console(json)
@@ -285,10 +289,12 @@ def data_find(
 
 
 def _replay(trace: Path, json: str | None, report: Path | None) -> None:
+    from fedbridge.bridge.programs import keep_programs
     from fedbridge.bridge.replay import replay as run
     from fedbridge.bridge.trace import read
 
     _check_targets(json, report)
+    keep_programs()
     console = _console(json)
     recorded = read(trace)
     training = [

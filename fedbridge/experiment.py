@@ -26,6 +26,7 @@ from fedbridge.jax_core import (
     ModelWeights,
     Pipeline,
     check_argument,
+    default_device,
     default_execution,
     one_by_one,
 )
@@ -170,7 +171,7 @@ def central_eval(
 
 def _ahead(make: Callable[[int], Cohort], numbers: Iterable[int], depth: int) -> Iterator[Cohort]:
     """Makes one after the other, up to `depth` of them while those before are in use."""
-    device = jax.config.jax_default_device  # every thread has its own
+    device = default_device()  # every thread has its own
 
     def make_there(number: int) -> Cohort:
         with jax.default_device(device):

@@ -187,7 +187,7 @@ def test_fused_rounds_are_the_same_to_the_bit(name):
     sampler = lambda round, ids: list(
         np.random.default_rng(round).permutation(ids)[: 2 + round % 5]
     )
-    train = lambda **options: fb.train(process, data, BATCHES, rounds=7, sampler=sampler, **options)
+    train = lambda **more: fb.train(process, data, BATCHES, rounds=7, sampler=sampler, **more)
     calls = []
     fused = train(rounds_per_call=3, on_round=[lambda round, metrics: calls.append(round)])
     same(fused, train())
@@ -198,7 +198,7 @@ def test_fused_rounds_are_one_call_where_nothing_is_between_them():
     data = fb.from_clients(clients(SIZES))
     compiled = []
 
-    def compile(round):
+    def counted(round):
         run = fb.sequential.compile(round)
         compiled.append(0)
         number = len(compiled) - 1
@@ -211,7 +211,7 @@ def test_fused_rounds_are_one_call_where_nothing_is_between_them():
 
     def calls(name, data):
         compiled.clear()
-        execution = fb.sequential._replace(compile=compile)
+        execution = fb.sequential._replace(compile=counted)
         process = ALGORITHMS[name](linear_model(), execution)
         fb.train(process, data, BATCHES, rounds=8, rounds_per_call=4)
         return compiled

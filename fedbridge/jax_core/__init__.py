@@ -100,6 +100,7 @@ from fedbridge.jax_core._pipeline import (
     Pipeline as Pipeline,
     pipeline as pipeline,
 )
+from fedbridge.jax_core._place import default_device as default_device
 from fedbridge.jax_core._pooling import avg_pool as avg_pool, max_pool as max_pool
 from fedbridge.jax_core._process import (
     LearningAlgorithmState as LearningAlgorithmState,

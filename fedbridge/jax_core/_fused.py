@@ -12,7 +12,7 @@ from fedbridge.jax_core._cohort import Cohort, Stream
 
 
 def fused(round: Callable) -> Callable:
-    """One round after another, as one function of the state and what `stack` made of the cohorts."""
+    """One round after another, as a function of the state and what `stack` made."""
 
     def rounds(state: PyTree, cohorts: Cohort) -> tuple[PyTree, PyTree]:
         def next(state: PyTree, own: Cohort) -> tuple[PyTree, PyTree]:

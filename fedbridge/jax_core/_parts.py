@@ -36,8 +36,8 @@ class CohortInParts(Cohort):
 
 def in_parts(cohort: Cohort, max_rows: int) -> CohortInParts:
     """The cohort, to be run in parts of at most so many rows."""
-    fields = {field.name: getattr(cohort, field.name) for field in dataclasses.fields(cohort)}
-    return CohortInParts(**fields | {"residence": None}, max_rows=max_rows)
+    fields: dict[str, Any] = {name: getattr(cohort, name) for name in [*_FIELDS, *_STATIC]}
+    return CohortInParts(**fields | {"residence": None, "max_rows": max_rows})
 
 
 @functools.partial(
@@ -45,7 +45,7 @@ def in_parts(cohort: Cohort, max_rows: int) -> CohortInParts:
 )
 @dataclasses.dataclass(frozen=True)
 class _Part(Cohort):
-    """Some clients of a cohort; with `outputs`, those of all clients, what is left of the cohort."""
+    """Some clients of a cohort; with `outputs` of all clients, what is left of the cohort."""
 
     outputs: Any = None
 
@@ -100,7 +100,7 @@ def run_in_parts(first: Callable, second: Callable, cohort: CohortInParts) -> An
     padding = len(cohort.client_hashes) - int(cohort.num_clients)
     together = lambda *leaves: _padded(np.concatenate(leaves), padding)
     outputs = sums, jax.tree.map(together, *kept)
-    fields = {name: getattr(cohort, name) for name in [*_FIELDS, *_STATIC]}
+    fields: dict[str, Any] = {name: getattr(cohort, name) for name in [*_FIELDS, *_STATIC]}
     return second(_Part(**fields | {"features": {}, "streams": {}, "outputs": outputs}))
 
 

@@ -1,6 +1,7 @@
 """Puts a cohort where the program of one device takes it."""
 
 import dataclasses
+from typing import Any
 
 import jax
 
@@ -16,7 +17,7 @@ def place(cohort: Cohort) -> Cohort:
     where these are more than the buffer holds, in parts.
     """
     if cohort.residence is not None:
-        features = cohort.residence.on(_default_device())
+        features = cohort.residence.on(default_device())
         if features is not None:
             cohort = dataclasses.replace(cohort, features=features, residence=None)
         elif len(used_rows(cohort.streams)) <= cohort.residence.buffer_rows:
@@ -26,8 +27,9 @@ def place(cohort: Cohort) -> Cohort:
     return dataclasses.replace(cohort, placed=True)
 
 
-def _default_device() -> jax.Device:
-    device = jax.config.jax_default_device
+def default_device() -> jax.Device:
+    """Where a program of one device runs."""
+    device: Any = jax.config.read("jax_default_device")
     if isinstance(device, jax.Device):
         return device
     return jax.local_devices(backend=device)[0]
