@@ -29,7 +29,8 @@ def place(cohort: Cohort) -> Cohort:
 
 def default_device() -> jax.Device:
     """Where a program of one device runs."""
-    device: Any = jax.config.read("jax_default_device")
+    config: Any = jax.config  # its attributes are made at run time
+    device = config.jax_default_device
     if isinstance(device, jax.Device):
         return device
     return jax.local_devices(backend=device)[0]
