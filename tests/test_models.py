@@ -182,3 +182,40 @@ def test_a_round_of_next_words():
     first, second = (metrics["client_work"]["train"] for metrics in result.metrics)
     assert first["num_tokens"] == 4 * 8
     assert second["loss"] < first["loss"]
+
+
+# ------------------------------------------------------------------------------- bfloat16
+
+
+@pytest.mark.parametrize("name", ["emnist_mlp", "emnist_cnn", "stackoverflow_lstm"])
+def test_bfloat16_is_near(name):
+    """Weights and gradients stay float32; an example's gradient is off by the rounding of 8 bits.
+
+    Measured: 0.5% of its norm (MLP), 1.1% (CNN), 0.5% (a small LSTM). The bound is a few roundings
+    of 2^-8 = 0.4% each.
+    """
+    batches = {
+        "emnist_mlp": {"pixels": _noise(4, 28, 28), "label": jnp.arange(4)},
+        "stackoverflow_lstm": {"x": jnp.asarray(TOKENS), "y": jnp.asarray(TARGETS)},
+    }
+    batch = batches.get(name) or batches["emnist_mlp"]
+    options = {"emnist_cnn": {"dropout": (0.0, 0.0)}, "stackoverflow_lstm": SMALL}.get(name, {})
+
+    def gradient(dtype):
+        model = getattr(fb.models, name)(compute_dtype=dtype, **options)
+
+        def objective(trainable):
+            weights = fb.ModelWeights(trainable, {})
+            return model.forward(weights, batch, None, jax.random.key(0), True).objective
+
+        found = jax.tree.leaves(jax.jit(jax.grad(objective))(model.initial_weights.trainable))
+        assert all(leaf.dtype == jnp.float32 for leaf in found)
+        return np.concatenate([np.asarray(leaf).ravel() for leaf in found])
+
+    exact, near = gradient(jnp.float32), gradient(jnp.bfloat16)
+    error = np.linalg.norm(near - exact) / np.linalg.norm(exact)
+    assert 1e-4 < error < 0.03, error
+
+
+def _noise(*shape):
+    return jnp.asarray(np.random.default_rng(0).random(shape), jnp.float32)

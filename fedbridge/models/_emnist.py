@@ -1,5 +1,8 @@
 """Models for EMNIST's handwriting: 28x28 pixels, 62 characters or 10 digits."""
 
+from typing import Any
+
+import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
@@ -45,6 +48,7 @@ def softmax_regression(
     *,
     x: str = "pixels",
     y: str = "label",
+    compute_dtype: Any = jnp.float32,
     seed: int = 0,
 ) -> Model:
     """Softmax regression on flattened inputs; by default on EMNIST's features.
@@ -54,22 +58,31 @@ def softmax_regression(
         num_classes: Of the labels, counted from zero.
         x: The feature that holds the inputs.
         y: The feature that holds the labels.
+        compute_dtype: As in `from_flax`.
         seed: Of the initial weights.
     """
-    return from_flax(_Dense(num_classes), np.zeros((1, *shape), np.float32), x=x, y=y, seed=seed)
+    sample = np.zeros((1, *shape), np.float32)
+    module = _Dense(num_classes)
+    return from_flax(module, sample, x=x, y=y, compute_dtype=compute_dtype, seed=seed)
 
 
-def emnist_mlp(only_digits: bool = False, *, seed: int = 0) -> Model:
+def emnist_mlp(
+    only_digits: bool = False, *, compute_dtype: Any = jnp.float32, seed: int = 0
+) -> Model:
     """Two hidden layers of 200 units: 209,662 parameters, 199,210 for digits only.
 
     McMahan et al. (2017), section 3; the layers and the initialization's family are those of TFF's
     `2nn` (simulation/baselines/emnist/emnist_models.py), the loss is computed from logits.
     """
-    return _from_pixels(_MLP(_num_classes(only_digits)), seed)
+    return _from_pixels(_MLP(_num_classes(only_digits)), compute_dtype, seed)
 
 
 def emnist_cnn(
-    only_digits: bool = False, *, dropout: tuple[float, float] = (0.25, 0.5), seed: int = 0
+    only_digits: bool = False,
+    *,
+    dropout: tuple[float, float] = (0.25, 0.5),
+    compute_dtype: Any = jnp.float32,
+    seed: int = 0,
 ) -> Model:
     """The CNN of Reddi et al. (2021): 1,206,590 parameters, 1,199,882 for digits only.
 
@@ -79,21 +92,23 @@ def emnist_cnn(
     Args:
         only_digits: 10 classes instead of 62.
         dropout: The rates after the pooling and after the hidden dense layer; 0 for none.
+        compute_dtype: As in `from_flax`.
         seed: Of the initial weights.
     """
-    return _from_pixels(_CNN(_num_classes(only_digits), dropout), seed)
+    return _from_pixels(_CNN(_num_classes(only_digits), dropout), compute_dtype, seed)
 
 
 def _num_classes(only_digits: bool) -> int:
     return 10 if only_digits else 62
 
 
-def _from_pixels(module: nn.Module, seed: int) -> Model:
+def _from_pixels(module: nn.Module, compute_dtype: Any, seed: int) -> Model:
     return from_flax(
         module,
         np.zeros((1, 28, 28), np.float32),
         x="pixels",
         y="label",
         prepare=lambda pixels: pixels[..., None],
+        compute_dtype=compute_dtype,
         seed=seed,
     )

@@ -37,6 +37,12 @@ def accuracy(labels: Any, logits: Any) -> Any:
     return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
 
 
+def in_dtype(dtype: Any, tree: Any) -> Any:
+    """The tree, with its floating-point leaves in this dtype."""
+    cast = lambda leaf: leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+    return jax.tree.map(cast, jax.tree.map(jnp.asarray, tree))
+
+
 def from_flax(
     module: nn.Module,
     sample: Any,
@@ -46,6 +52,7 @@ def from_flax(
     y: str = "y",
     metrics: Mapping[str, PerExample] | None = None,
     prepare: Callable[[Any], Any] = lambda inputs: inputs,
+    compute_dtype: Any = jnp.float32,
     seed: int = 0,
 ) -> Model:
     """Makes a `Model` of a flax module and a loss per example.
@@ -58,6 +65,8 @@ def from_flax(
         y: The feature that holds the labels.
         metrics: Name to value per example; reported as means over examples.
         prepare: From the feature `x` to the module's inputs, e.g. to add an axis.
+        compute_dtype: In which the module computes, e.g. `jnp.bfloat16`; weights, loss, gradients
+            and sums are float32 all the same.
         seed: Of the initial weights.
 
     Raises:
@@ -75,9 +84,9 @@ def from_flax(
     def forward(
         weights: ModelWeights, batch: Batch, mask: Any, key: Any, training: bool
     ) -> Forward:
-        predictions = module.apply(
-            {"params": weights.trainable}, prepare(batch[x]), train=training, rngs={"dropout": key}
-        )
+        params, inputs = in_dtype(compute_dtype, (weights.trainable, prepare(batch[x])))
+        outputs = module.apply({"params": params}, inputs, train=training, rngs={"dropout": key})
+        predictions = in_dtype(jnp.float32, outputs)
         losses = loss(batch[y], predictions)
         real = jnp.ones(losses.shape, bool) if mask is None else mask
         count = real.sum(dtype=jnp.int32)

@@ -21,6 +21,7 @@ from fedbridge.jax_core import (
     lstm,
     metrics,
 )
+from fedbridge.models._from_flax import in_dtype
 
 _PAD = 0
 _SPECIAL = 4  # padding, out of vocabulary, beginning and end of a sentence
@@ -66,6 +67,7 @@ def stackoverflow_lstm(
     *,
     x: str = "x",
     y: str = "y",
+    compute_dtype: Any = jnp.float32,
     seed: int = 0,
 ) -> Model:
     """The LSTM of Reddi et al. (2021) for the next word: 4,050,748 parameters.
@@ -84,6 +86,7 @@ def stackoverflow_lstm(
         lstm_size: The units of the LSTM.
         x: The feature that holds the tokens before, `[batch, steps]`.
         y: The feature that holds the tokens to predict, `[batch, steps]`.
+        compute_dtype: As in `from_flax`.
         seed: Of the initial weights.
 
     Example:
@@ -103,7 +106,8 @@ def stackoverflow_lstm(
     def forward(
         weights: ModelWeights, batch: Batch, mask: Any, key: Any, training: bool
     ) -> Forward:
-        predictions: Any = module.apply({"params": weights.trainable}, batch[x])
+        params = in_dtype(compute_dtype, weights.trainable)
+        predictions = in_dtype(jnp.float32, module.apply({"params": params}, batch[x]))
         losses = optax.softmax_cross_entropy_with_integer_labels(predictions, batch[y])
         real = jnp.ones(len(losses), bool) if mask is None else mask
         counting = real[:, None] & (batch[y] != _PAD)
