@@ -47,6 +47,7 @@ def stand_ins(monkeypatch):
         record=remember("record", lambda: SimpleNamespace(trace="TRACE", notes=("stand-in",))),
         DEMO_TRACE=DEMO,
     )
+    module("fedbridge.bridge.programs", keep_programs=lambda: None)
     module("fedbridge.bridge.replay", replay=remember("replay", lambda: result(calls.verdict)))
     processes = [SimpleNamespace(kind="training"), SimpleNamespace(kind="evaluation")]
     recorded = SimpleNamespace(

@@ -379,7 +379,7 @@ def test_a_round_of_a_cnn_has_no_slow_convolution_and_keeps_its_values():
     process = fb.algorithms.fed_avg(
         cnn(), client_optimizer=fb.optimizers.sgdm(0.1), execution=execution
     )
-    (round,), state = rounds, process.initialize()
+    (round, _), state = rounds, process.initialize()
 
     jaxpr = jax.make_jaxpr(canonical_convolutions(round))(state, cohort)
     found = [e for e, _ in equations(jaxpr) if e.primitive is lax.conv_general_dilated_p]
