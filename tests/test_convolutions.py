@@ -373,7 +373,8 @@ def test_a_round_of_a_cnn_has_no_slow_convolution_and_keeps_its_values():
         }
         for i, n in enumerate((7, 3))
     }
-    cohort = fb.from_clients(clients).cohort(["c0", "c1"], fb.Batches(batch_size=4))
+    data = fb.from_clients(clients)
+    cohort = fb.sequential.place(data.cohort(data.client_ids, fb.Batches(batch_size=4)))
     rounds = []
     execution = fb.sequential._replace(compile=rounds.append)
     process = fb.algorithms.fed_avg(
