@@ -37,7 +37,7 @@ from parity_parts import (
     server_optimizer,
 )
 
-from fedbridge.bridge import recorder, trace
+from fedbridge.bridge import recorder, trace, trace_writer
 
 FILES = [Path(__file__), Path(__file__).with_name("parity_parts.py")]
 DIGEST = hashlib.sha256(b"".join(file.read_bytes() for file in FILES)).hexdigest()
@@ -261,7 +261,7 @@ def record(name, out):
     if reason := trace.read(folder).not_replayable:
         raise AssertionError(f"{name} cannot be replayed: {reason}")
     out.unlink(missing_ok=True)
-    trace.pack(folder, out)
+    trace_writer.pack(folder, out)
     for file in folder.iterdir():
         file.unlink()
     folder.rmdir()

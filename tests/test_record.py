@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedbridge.bridge import record as module, trace
+from fedbridge.bridge import record as module, trace, trace_writer
 from fedbridge.bridge.record import record
 from fedbridge.jax_core import FedbridgeError, ReferenceEnvironmentError, ScriptError
 
@@ -61,7 +61,7 @@ class Child:
 
 
 def write_trace(out):
-    writer = trace.Writer(out)
+    writer = trace_writer.Writer(out)
     writer.process(trace.Process("builder", "builder", "training"))
     writer.call(
         0,

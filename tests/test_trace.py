@@ -6,10 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, strategies as st
-from hypothesis.extra import numpy as hnp
 
-from fedbridge.bridge import trace
+from fedbridge.bridge import trace, trace_writer
 from fedbridge.jax_core import TraceError
 
 SCRIPT = {"name": "train.py", "arguments": [], "sha256": "0" * 64}
@@ -25,7 +23,7 @@ def batch(*rows):
 
 def write(out: Path, clients, **close):
     """A trace with one process and one call."""
-    writer = trace.Writer(out)
+    writer = trace_writer.Writer(out)
     writer.process(trace.Process("builder", "called_as", "training"))
     before, after = {"a/0": np.float32([1, 2])}, {"a/0": np.float32([1, 3])}
     writer.call(
@@ -68,7 +66,7 @@ def test_what_is_written_is_read(tmp_path):
 
 
 def test_rows_and_states_are_kept_once(tmp_path):
-    writer = trace.Writer(tmp_path / "trace")
+    writer = trace_writer.Writer(tmp_path / "trace")
     first = writer.batches([[batch(1, 2), batch(2, 3)]])
     second = writer.batches([[batch(3, 1)]])
     assert first.rows.tolist() == [0, 1, 1, 2] and second.rows.tolist() == [2, 0]
@@ -92,20 +90,6 @@ def test_one_value_that_is_no_255th_makes_the_feature_plain(tmp_path):
     )
 
 
-@given(hnp.arrays(np.float32, st.integers(0, 20), elements=st.floats(-2, 2, width=32)))
-def test_encoding_is_exact_or_not_done(values):
-    numerators = trace.encode_fraction255(values)
-    if numerators is not None:
-        decoded = trace.decode_fraction255(numerators)
-        assert decoded.tobytes() == values.tobytes()
-
-
-@given(hnp.arrays(np.uint8, st.integers(0, 300)))
-def test_every_255th_is_encoded(numerators):
-    encoded = trace.encode_fraction255(numerators.astype(np.float32) / np.float32(255))
-    assert encoded is not None and np.array_equal(encoded, numerators)
-
-
 @pytest.mark.parametrize(
     ("second", "words"),
     [
@@ -116,14 +100,14 @@ def test_every_255th_is_encoded(numerators):
     ],
 )
 def test_batches_that_do_not_stack_are_refused(tmp_path, second, words):
-    writer = trace.Writer(tmp_path / "trace")
+    writer = trace_writer.Writer(tmp_path / "trace")
     with pytest.raises(TraceError, match=words):
         writer.batches([[batch(1), second]])
 
 
 def test_strings_are_refused(tmp_path):
     with pytest.raises(TraceError, match="not recorded yet"):
-        trace.Writer(tmp_path / "trace").batches([[{"x": np.array([b"word"])}]])
+        trace_writer.Writer(tmp_path / "trace").batches([[{"x": np.array([b"word"])}]])
 
 
 def test_an_empty_cohort_has_no_steps(tmp_path):
@@ -136,7 +120,7 @@ def test_nothing_is_left_aside_and_nothing_is_overwritten(tmp_path):
     write(tmp_path / "trace", [[batch(1)]])
     assert [path.name for path in tmp_path.iterdir()] == ["trace"]
     with pytest.raises(TraceError, match="exists already"):
-        trace.Writer(tmp_path / "trace")
+        trace_writer.Writer(tmp_path / "trace")
 
 
 def test_the_same_recording_gives_the_same_bytes(tmp_path):
@@ -201,13 +185,13 @@ def test_times_are_merged_under_a_fresh_checksum(tmp_path):
     out = write(tmp_path / "trace", [[batch(1)]])
     manifest = trace.read_manifest(out)
     manifest["calls"][0]["seconds"] = 1.5
-    trace.write_manifest(out, manifest)
+    trace_writer.write_manifest(out, manifest)
     assert trace.read(out).calls[0].seconds == 1.5
 
 
 def test_a_packed_trace_is_read_as_its_folder(tmp_path):
     out = write(tmp_path / "trace", [[batch(1, 2), batch(3)]])
-    one, two = (trace.pack(out, tmp_path / name) for name in ("one.zip", "two.zip"))
+    one, two = (trace_writer.pack(out, tmp_path / name) for name in ("one.zip", "two.zip"))
     assert one.read_bytes() == two.read_bytes()
     packed, folder = trace.read(one), trace.read(out)
     assert packed._replace(path=None) == folder._replace(path=None)
@@ -219,13 +203,13 @@ def test_a_packed_trace_is_read_as_its_folder(tmp_path):
         for name in arrays:
             np.testing.assert_array_equal(arrays[name], expected[name], strict=True)
     with pytest.raises(TraceError, match="exists already"):
-        trace.pack(out, one)
+        trace_writer.pack(out, one)
     with pytest.raises(TraceError, match="not a trace"):
-        trace.pack(tmp_path, tmp_path / "three.zip")
+        trace_writer.pack(tmp_path, tmp_path / "three.zip")
 
 
 def test_every_flipped_byte_of_a_packed_trace_is_found_or_means_nothing(tmp_path):
-    packed = trace.pack(write(tmp_path / "trace", [[batch(1, 2)]]), tmp_path / "trace.zip")
+    packed = trace_writer.pack(write(tmp_path / "trace", [[batch(1, 2)]]), tmp_path / "trace.zip")
     sound, known = packed.read_bytes(), str(trace.read(packed))
     arrays = str(trace.read(packed).call(0))
     for place in range(0, len(sound), 7):
@@ -255,5 +239,5 @@ def test_a_trace_of_before_is_read(tmp_path):
     manifest = trace.read_manifest(out)
     for name in ("arguments", "metrics_dtypes"):
         del manifest["processes"][0][name]
-    trace.write_manifest(out, manifest)
+    trace_writer.write_manifest(out, manifest)
     assert trace.read(out).processes[0].arguments is None

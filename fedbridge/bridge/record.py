@@ -14,7 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedbridge.bridge import reference as reference_environment, script as script_module, trace
+from fedbridge.bridge import (
+    reference as reference_environment,
+    script as script_module,
+    trace,
+    trace_writer,
+)
 from fedbridge.jax_core import FedbridgeError, ScriptError
 
 OnEvent = Callable[[dict[str, Any]], None]
@@ -68,7 +73,7 @@ def record(
         except ScriptError as error:
             # For example a script that finds its own checkpoints and has nothing left to do.
             times = {"failed": str(error)}
-        trace.write_manifest(aside, _merged(trace.read_manifest(aside), times))
+        trace_writer.write_manifest(aside, _merged(trace.read_manifest(aside), times))
         os.rename(aside, target)
     return target
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fedbridge._version import __version__
-from fedbridge.bridge import trace
+from fedbridge.bridge import trace, trace_writer
 from fedbridge.bridge.describe import Schedule, is_adaptive, with_values
 from fedbridge.bridge.structures import leaves, plain
 from fedbridge.bridge.watch import Watch
@@ -46,7 +46,7 @@ class Recording(Watch):
 
     def __init__(self, events: Path | None, rounds: int | None, out: Path):
         super().__init__(events, rounds)
-        self.writer = trace.Writer(out)
+        self.writer = trace_writer.Writer(out)
         self.identities: dict[str, Callable[[Any], Any]] = {}
         self.rounds_reached: dict[int, int] = {}
         self.steps_reached: dict[int, int] = {}
@@ -100,7 +100,9 @@ class Recording(Watch):
             for batch in self.identities[str(spec)](client)
         ]
 
-    def batches(self, process: trace.Process, clients: list[list[Any]]) -> trace.Batches | None:
+    def batches(
+        self, process: trace.Process, clients: list[list[Any]]
+    ) -> trace_writer.Batches | None:
         """The clients' batches, written down; None, and a refusal, where they cannot be."""
         if any(not client for client in clients) and "unweighted" in process.builder:
             self.note(EMPTY_CLIENT)
@@ -117,7 +119,7 @@ class Recording(Watch):
         before: dict[str, np.ndarray],
         after: dict[str, np.ndarray],
         metrics: Any,
-        batches: trace.Batches | None,
+        batches: trace_writer.Batches | None,
     ) -> None:
         """What a round tells of its process: dtypes, how far its schedules got, NaN for ever."""
         process = self.processes[number]
