@@ -1,7 +1,8 @@
 """A state in a file: written whole or not at all, and refused when a bit of it has changed.
 
 The file is one line of ASCII, `fedbridge-state 1 SHA256`, and then NumPy's npz of the leaves under
-their paths ("global_model_weights/trainable/0"); the checksum is that of all that follows the line.
+their paths ("global_model_weights/trainable/0"), with an empty array "aggregator()" where there is
+a container without leaves; the checksum is that of all that follows the line.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from fedbridge.jax_core import StateError, from_named_leaves, named_leaves
+from fedbridge.jax_core import StateError, empty_containers, from_named_leaves, named_leaves
 
 _MAGIC, _FORMAT = b"fedbridge-state", 1
 _Tree = TypeVar("_Tree")
@@ -38,7 +39,7 @@ def save(path: str | os.PathLike[str], state: object) -> None:
     """
     from fedbridge.tff_io._files import write_whole  # not needed by a plain `import fedbridge`
 
-    leaves = {name: np.asarray(leaf) for name, leaf in named_leaves(state).items()}
+    leaves = _content(state)
     content = io.BytesIO()
     np.savez(content, **leaves)  # type: ignore[arg-type]
     digest = hashlib.sha256(content.getbuffer()).hexdigest().encode()
@@ -84,7 +85,7 @@ def load(path: str | os.PathLike[str], like: _Tree) -> _Tree:
             leaves = {name: stored[name] for name in stored.files}
     except (ValueError, zipfile.BadZipFile) as error:
         raise StateError(f"{path}: its content is no npz ({error}); save it again.") from None
-    expected = {name: (np.shape(a), np.asarray(a).dtype) for name, a in named_leaves(like).items()}
+    expected = {name: (array.shape, array.dtype) for name, array in _content(like).items()}
     found = {name: (a.shape, a.dtype) for name, a in leaves.items()}
     if expected != found:
         name = next(n for n in {**expected, **found} if expected.get(n) != found.get(n))
@@ -94,6 +95,12 @@ def load(path: str | os.PathLike[str], like: _Tree) -> _Tree:
             "saved it."
         )
     return from_named_leaves(like, leaves)
+
+
+def _content(state: object) -> dict[str, np.ndarray]:
+    """The leaves by their paths, and an empty array `path()` for each container without any."""
+    leaves = {name: np.asarray(leaf) for name, leaf in named_leaves(state).items()}
+    return leaves | {name: np.zeros(0, np.int8) for name in empty_containers(state)}
 
 
 def _describe(leaf: tuple[tuple[int, ...], np.dtype] | None) -> str:

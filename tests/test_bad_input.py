@@ -306,7 +306,7 @@ def test_a_schedule_that_stops_being_one_is_refused_when_that_round_begins(build
     state, some = process.initialize(), cohort()
     for _ in range(2):
         state, _ = process.next(state, some)
-    with pytest.raises(fb.ArgumentError, match=words + r".*; it must be a number of at least 0\."):
+    with pytest.raises(fb.ArgumentError, match=words + ".*; it must be a number of at least 0"):
         process.next(state, some)
     # What was reached is not lost.
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.global_model_weights))
@@ -358,6 +358,9 @@ PROCESSES = {
     "mime_lite": lambda: algorithms.mime_lite(linear_model(), sgdm(0.1, 0.9)),
     "fed_eval": lambda: algorithms.fed_eval(linear_model()),
     "fed_kmeans": lambda: algorithms.fed_kmeans(2, (INPUTS,), (1, 2)),
+    "fed_avg unweighted": lambda: fed_avg(aggregator=fb.unweighted_mean()),
+    "fed_avg clipping": lambda: fed_avg(aggregator=agg.clipping(1.0, fb.weighted_mean())),
+    "fed_avg sum": lambda: fed_avg(aggregator=agg.sum_()),
 }
 
 
@@ -370,8 +373,51 @@ def test_a_state_of_another_algorithm_is_refused(name, tmp_path):
         if other == name:
             continue
         state = make().initialize()
-        with pytest.raises(fb.StateError, match=r"the state (has|lacks) '[a-z_/0-9]+', unlike"):
+        with pytest.raises(fb.StateError, match=r"the state (has|lacks) '[a-z_/0-9()]+', unlike"):
             process.next(state, some)
         fb.save(tmp_path / "state", state)
         with pytest.raises(fb.StateError, match="in this process; load it with the process that"):
             fb.load(tmp_path / "state", like=own)
+
+
+# In a process without the tests' type checker, as a user's: expression -> what its error says.
+NONE = {
+    "agg.clipping(1.0, agg.sum_)": "inner is <function .*one of fedbridge.aggregators, called",
+    "agg.zeroing(1.0, None)": "inner is None; it must be one of fedbridge.aggregators",
+    "fb.weighted_mean(agg.sum_)": "value_sum is <function .*aggregators, called",
+    "agg.robust_aggregator(debug_measurements_fn=lambda mean: None)":
+        r"debug_measurements_fn\(mean\) is None; it must be one of fedbridge.aggregators",
+    "agg.add_measurements(agg.sum_(), client_measurement_fn=lambda value: value)":
+        "client_measurement_fn is <function .*must be a ClientMeasurement",
+    "fb.algorithms.fed_avg_with_schedule(model, lambda k: 'a', sgdm)":
+        r"client_learning_rate_fn\(0\) is 'a'; it must be a number",
+    "fb.algorithms.fed_avg('m', sgdm(0.1))": "model is 'm'; it must be a model",
+    "fb.algorithms.fed_eval(fb.models.emnist_cnn)": "model is <function .*it must be a model",
+    "fed_avg(execution='vmapped')": "execution is 'vmapped'; it must be of the type Execution",
+    "fed_avg(client_weight='num_examples')": "client_weight is 'num_examples'; it must be",
+    "fed_avg(metrics_aggregator=fb.finalize_then_sample)":
+        "metrics_aggregator is <function .*a MetricsAggregator, called",
+    "sgdm(1e39)": r"learning_rate is 1e\+39; it must be .*, and finite as a float32",
+    "fed_avg().set_hparams(fed_avg().initialize(), {'client_work': 0.1})":
+        r"hparams\['client_work'\] is 0.1; it must be a mapping of names",
+}  # fmt: skip
+_TELL = """
+import sys, json, fedbridge as fb
+agg, sgdm = fb.aggregators, fb.optimizers.sgdm
+model = fb.models.softmax_regression((2,), 3)
+fed_avg = lambda **more: fb.algorithms.fed_avg(model, sgdm(0.1), **more)
+told = {}
+for expression in json.loads(sys.argv[1]):
+    try:
+        eval(expression)
+    except Exception as error:
+        told[expression] = f"{type(error).__name__}: {error}"
+print(json.dumps(told))
+"""
+
+
+def test_parts_that_are_none():
+    command = [sys.executable, "-c", _TELL, json.dumps(list(NONE))]
+    told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    for expression, words in NONE.items():
+        assert re.match(f"ArgumentError: {words}", told.get(expression, "nothing")), expression

@@ -129,6 +129,7 @@ from fedbridge.jax_core._steps import (
     over_steps as over_steps,
 )
 from fedbridge.jax_core._trees import (
+    empty_containers as empty_containers,
     from_named_leaves as from_named_leaves,
     named_leaves as named_leaves,
     tree_add as tree_add,

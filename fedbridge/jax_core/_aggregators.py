@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
-from fedbridge.jax_core._errors import ArgumentError
+from fedbridge.jax_core._errors import ArgumentError, check_argument
 from fedbridge.jax_core._trees import tree_scale
 from fedbridge.jax_core.metrics import divide_no_nan
 
@@ -61,12 +61,20 @@ def as_weighted_aggregator(unweighted: Aggregator) -> Aggregator:
     return unweighted._replace(weighted=True)
 
 
+def check_aggregator(name: str, aggregator: Any) -> None:
+    """Refuses what is no aggregator, e.g. a function that makes one, uncalled."""
+    is_one = isinstance(aggregator, Aggregator)
+    check_argument(is_one, name, aggregator, "one of fedbridge.aggregators, called")
+
+
 def sum_or(name: str, aggregator: Aggregator | None) -> Aggregator:
     """The aggregator that was given to sum something up, or `sum_()`.
 
     Raises:
         ArgumentError: It is a weighted one.
     """
+    if aggregator is not None:
+        check_aggregator(name, aggregator)
     if aggregator is not None and aggregator.weighted:
         raise ArgumentError(f"{name} is a weighted aggregator; it must be an unweighted one.")
     return aggregator or sum_()

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from fedbridge.jax_core._clients import ClientOutput
 from fedbridge.jax_core._cohort import TRAIN
+from fedbridge.jax_core._errors import check_argument
 from fedbridge.jax_core._metrics_aggregators import (
     MetricsAggregator,
     sum_then_finalize,
@@ -182,6 +183,11 @@ def local_training(
         ArgumentError: A client optimizer that is none.
     """
     check_optimizer(client_optimizer, "client_optimizer")
+    weighs = callable(client_weight)
+    check_argument(weighs, "client_weight", client_weight, "a function of the number of examples")
+    kind = MetricsAggregator
+    right = isinstance(metrics_aggregator, kind)
+    check_argument(right, "metrics_aggregator", metrics_aggregator, f"a {kind.__name__}, called")
     gradient = gradient or model_gradient(model)
 
     def initialize(weights: ModelWeights) -> PyTree:

@@ -31,10 +31,11 @@ from fedbridge.jax_core._process import (
     LearningProcessOutput,
     Start,
     check_counts,
+    check_model,
     check_state,
     check_weights,
     learning_process,
-    names_of_leaves,
+    names_in_state,
     placing,
     to_numpy,
 )
@@ -195,6 +196,9 @@ def evaluation_process(
         report: What becomes of the accumulators.
         execution: How the clients run.
     """
+    check_model(model)
+    right = isinstance(execution, Execution)
+    check_argument(right, "execution", execution, "of the type Execution")
 
     def initialize() -> LearningAlgorithmState:
         weights = jax.tree.map(jnp.asarray, model.initial_weights)
@@ -209,7 +213,7 @@ def evaluation_process(
         return report.server(ClientOutput(sums, kept), Round(cohort.num_clients, cohort.key))
 
     compiled = execution.compile(round)
-    names = names_of_leaves(initialize)
+    names = names_in_state(initialize)
     place = placing(model, execution)
 
     def next(state: LearningAlgorithmState, cohort: Cohort) -> LearningProcessOutput:

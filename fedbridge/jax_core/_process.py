@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from fedbridge.jax_core._aggregators import Aggregator
+from fedbridge.jax_core._aggregators import Aggregator, check_aggregator
 from fedbridge.jax_core._client_work import ClientWork, Round, nothing_to_check
 from fedbridge.jax_core._clients import ClientOutput, Execution, over_clients
 from fedbridge.jax_core._cohort import Cohort
@@ -25,7 +25,7 @@ from fedbridge.jax_core._fused import fused, stack
 from fedbridge.jax_core._metrics_aggregators import PerClient
 from fedbridge.jax_core._model import ModelWeights
 from fedbridge.jax_core._steps import Client
-from fedbridge.jax_core._trees import from_named_leaves, named_leaves
+from fedbridge.jax_core._trees import empty_containers, from_named_leaves, named_leaves
 from fedbridge.jax_core.optimizers import get_hparams, is_scheduled, set_hparams
 
 
@@ -103,6 +103,12 @@ class Start(Protocol):
     def check(self) -> Any: ...
 
 
+def check_model(model: Any) -> None:
+    """Refuses what is no model, e.g. a function that makes one, uncalled."""
+    is_one = isinstance(model, Start)
+    check_argument(is_one, "model", model, "a model: one of fb.models, called, or fb.from_keras")
+
+
 def compose_learning_process(
     model: Start,
     client_work: ClientWork,
@@ -125,10 +131,16 @@ def compose_learning_process(
         execution: How the clients run.
 
     Raises:
-        ArgumentError: An aggregator that is none, e.g. a function that makes one, uncalled.
+        ArgumentError: A part that is none, e.g. a function that makes one, uncalled.
     """
-    is_one = isinstance(aggregator, Aggregator)
-    check_argument(is_one, "aggregator", aggregator, "one of fedbridge.aggregators, called")
+    check_model(model)
+    check_aggregator("aggregator", aggregator)
+    for name, value, kind in (
+        ("client_work", client_work, ClientWork),
+        ("finalizer", finalizer, Finalizer),
+        ("execution", execution, Execution),
+    ):
+        check_argument(isinstance(value, kind), name, value, f"of the type {kind.__name__}")
 
     def initialize() -> LearningAlgorithmState:
         weights = jax.tree.map(jnp.asarray, model.initial_weights)
@@ -169,7 +181,7 @@ def compose_learning_process(
         return LearningProcessOutput(new_state, measured)
 
     compiled = execution.compile(round)
-    names = names_of_leaves(initialize)
+    names = names_in_state(initialize)
     place = placing(model, execution)
 
     def next(state: LearningAlgorithmState, cohort: Cohort) -> LearningProcessOutput:
@@ -240,6 +252,10 @@ def learning_process(
     def with_hparams(
         state: LearningAlgorithmState, hparams: Mapping[str, Mapping]
     ) -> LearningAlgorithmState:
+        is_map = lambda values: isinstance(values, Mapping)
+        check_argument(is_map(hparams), "hparams", hparams, "a mapping of parts to their values")
+        for part, values in hparams.items():
+            check_argument(is_map(values), f"hparams[{part!r}]", values, "a mapping of names")
         unknown = sorted(set(hparams) - {"client_work", "finalizer"})
         if unknown:
             raise ArgumentError(
@@ -262,22 +278,27 @@ def learning_process(
     )
 
 
-def names_of_leaves(initialize: Callable[[], PyTree]) -> Callable[[], frozenset[str]]:
-    """The names of the leaves of the states that a process makes; found out once."""
-    return functools.cache(lambda: frozenset(named_leaves(initialize())))
+def names_in_state(initialize: Callable[[], PyTree]) -> Callable[[], frozenset[str]]:
+    """What tells the states of a process from those of others; found out once."""
+    return functools.cache(lambda: _names_in(initialize()))
+
+
+def _names_in(state: PyTree) -> frozenset[str]:
+    """The names of leaves and of empty containers: a sum's state is `()`, a mean's holds two."""
+    return frozenset([*named_leaves(state), *empty_containers(state)])
 
 
 def check_state(names: frozenset[str], state: LearningAlgorithmState) -> None:
     """Refuses a state of another algorithm.
 
     Args:
-        names: What `names_of_leaves` found.
+        names: What `names_in_state` found.
         state: What a round is to start from.
 
     Raises:
         StateError: It has other leaves.
     """
-    given = named_leaves(state).keys()
+    given = _names_in(state)
     if given != names:
         name = min(given ^ names)
         raise StateError(

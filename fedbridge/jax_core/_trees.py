@@ -1,5 +1,6 @@
 """Arithmetic on trees of arrays, and the names of their leaves."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -54,6 +55,18 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {"/".join(_key_name(key) for key in path): leaf for path, leaf in leaves}
+
+
+def empty_containers(tree: PyTree) -> list[str]:
+    """The containers that hold nothing, by their paths and `()`: they tell trees apart, too.
+
+    Example:
+        >>> empty_containers({"mean": (), "weights": [1.0]})
+        ['mean()']
+    """
+    is_empty = lambda node: isinstance(node, tuple | list | Mapping) and not node
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_empty)
+    return ["/".join(map(_key_name, path)) + "()" for path, leaf in leaves if is_empty(leaf)]
 
 
 def from_named_leaves(template: PyTree, leaves: dict[str, Any]) -> PyTree:

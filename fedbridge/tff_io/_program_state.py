@@ -22,7 +22,7 @@ from fedbridge.jax_core import StateError
 from fedbridge.tff_io._files import to_disk
 from fedbridge.tff_io._saved_model import program_state, variable_path
 from fedbridge.tff_io._tensor_bundle import read_bundle, write_bundle
-from fedbridge.tff_io._tff_state import fit_leaves
+from fedbridge.tff_io._tff_state import as_in_tff, fit_leaves
 
 _Tree = TypeVar("_Tree")
 _PREFIX = "program_state_"
@@ -151,7 +151,7 @@ def save_program_state(
         raise StateError(
             f"{root}: there is a version {version} already; save a later one, or remove {folder}."
         )
-    saved_model, tensors = program_state(state)
+    saved_model, tensors = program_state(as_in_tff(state))
     aside = folder.with_name(f"{folder.name}_temp{secrets.token_hex(4)}")
     try:
         bundle = aside / _BUNDLE

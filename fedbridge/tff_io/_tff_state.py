@@ -6,6 +6,8 @@ is therefore the names, and what is converted is each leaf, to the dtype of the 
 and only where its value survives.
 """
 
+import functools
+from collections import namedtuple
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -56,9 +58,34 @@ def to_tff_state(state: PyTree, like: _Tree) -> _Tree:
     Raises:
         StateError: It is of another algorithm or model, or a number does not fit its dtype.
     """
-    leaves = {name: jax.device_get(leaf) for name, leaf in named_leaves(state).items()}
+    leaves = {name: jax.device_get(leaf) for name, leaf in named_leaves(as_in_tff(state)).items()}
     fitting = fit_leaves(leaves, tff_leaves(like), "fedbridge's state")
     return map_leaves(lambda name, leaf: fitting[name], like)
+
+
+def as_in_tff(tree: PyTree) -> PyTree:
+    """A state of fedbridge's with TFF's named tuples where they have other names, or more fields.
+
+    Such a type of fedbridge's says so in its `tff_type` and `tff_constants`.
+    """
+    if hasattr(tree, "_fields"):
+        children = dict(zip(tree._fields, map(as_in_tff, tree), strict=True))
+        kind: Any = type(tree)
+        if not hasattr(kind, "tff_type"):
+            return kind(**children)
+        children = {**getattr(kind, "tff_constants", {}), **children}
+        return _named_tuple(kind.tff_type, tuple(children))(**children)
+    if isinstance(tree, Mapping):
+        make: Any = type(tree)
+        return make((key, as_in_tff(child)) for key, child in tree.items())
+    if isinstance(tree, list | tuple):
+        return type(tree)(map(as_in_tff, tree))
+    return tree
+
+
+@functools.cache
+def _named_tuple(name: str, fields: tuple[str, ...]) -> Any:
+    return namedtuple(name, fields)
 
 
 def tff_leaves(tree: Any) -> dict[str, Any]:
@@ -101,7 +128,7 @@ def fit_leaves(leaves: Mapping[str, Any], like: _Tree, where: str) -> _Tree:
         StateError: A leaf is missing, there is one too many, one has another shape, or one has a
             dtype in which its value would change.
     """
-    wanted = named_leaves(like)
+    wanted = named_leaves(as_in_tff(like))
     odd = [name for name in (*wanted, *leaves) if (name in wanted) != (name in leaves)]
     if odd:
         which = "lacks" if odd[0] in wanted else "holds"
@@ -122,6 +149,11 @@ def _fit(leaf: Any, like: Any, name: str, where: str) -> Any:
         raise StateError(
             f"{where}: {name!r} has the shape {list(value.shape)}, and the state that was given as "
             f"`like` has {list(wanted.shape)}; pass a state of the model that it was saved with."
+        )
+    if isinstance(like, bytes) and value != wanted:
+        raise StateError(
+            f"{where}: {name!r} is {value[()]!r}, and the state that was given as `like` has "
+            f"{like!r}; pass a state of the process that it was saved by."
         )
     converted = _cast(value, wanted.dtype)
     if converted is None:

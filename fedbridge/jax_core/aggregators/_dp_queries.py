@@ -46,13 +46,18 @@ class DPQuery(NamedTuple):
     metrics: Callable[[Any], OrderedDict[str, PyTree]]
 
 
+def _event_names(class_name: bytes) -> dict[str, bytes]:
+    """What TFF's state of an event holds before its fields, and no program can: texts."""
+    return {"module_name": b"dp_accounting.dp_event", "class_name": class_name}
+
+
 class GaussianDpEvent(NamedTuple):
-    """dp_accounting's event of a sum with noise; the names are constants, not leaves."""
+    """dp_accounting's event of a sum with noise."""
 
     noise_multiplier: Float[Array, ""]
 
-    module_name = b"dp_accounting.dp_event"
-    class_name = b"GaussianDpEvent"
+    tff_type = "_GaussianDpEventNamedTupleWrapper"
+    tff_constants = _event_names(b"GaussianDpEvent")
 
 
 class ComposedDpEvent(NamedTuple):
@@ -60,8 +65,8 @@ class ComposedDpEvent(NamedTuple):
 
     events: list
 
-    module_name = b"dp_accounting.dp_event"
-    class_name = b"ComposedDpEvent"
+    tff_type = "_ComposedDpEventNamedTupleWrapper"
+    tff_constants = _event_names(b"ComposedDpEvent")
 
 
 class GaussianSumState(NamedTuple):
@@ -70,12 +75,16 @@ class GaussianSumState(NamedTuple):
     l2_norm_clip: Float[Array, ""]
     stddev: Float[Array, ""]
 
+    tff_type = "_GlobalState"
+
 
 class NormalizedState(NamedTuple):
     """The state of a `normalized` query."""
 
     numerator_state: PyTree
     denominator: Float[Array, ""]
+
+    tff_type = "_GlobalState"
 
 
 class AdaptiveClipState(NamedTuple):
@@ -84,6 +93,8 @@ class AdaptiveClipState(NamedTuple):
     noise_multiplier: Float[Array, ""]
     sum_state: GaussianSumState
     quantile_estimator_state: QuantileState
+
+    tff_type = "_GlobalState"
 
 
 class AdaptiveClipRecord(NamedTuple):

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from fedbridge.jax_core._aggregators import Aggregator, MeasuredProcessOutput
-from fedbridge.jax_core._errors import ArgumentError
+from fedbridge.jax_core._aggregators import Aggregator, MeasuredProcessOutput, check_aggregator
+from fedbridge.jax_core._errors import ArgumentError, check_argument
 from fedbridge.jax_core._trees import tree_norm
 from fedbridge.jax_core.aggregators._norms import Norm, global_l2_norm
 from fedbridge.jax_core.metrics import divide_no_nan
@@ -64,11 +64,17 @@ def add_measurements(
         >>> float(aggregator.server((), told, key).measurements["largest"])
         3.0
     """
+    check_aggregator("inner", inner)
     if client_measurement_fn is None and server_measurement_fn is None:
         raise ArgumentError(
             "client_measurement_fn and server_measurement_fn are None; at least one must be given."
         )
     if client_measurement_fn is not None:
+        right = isinstance(client_measurement_fn, ClientMeasurement)
+        check_argument(
+            right, "client_measurement_fn", client_measurement_fn,
+            "a ClientMeasurement: what a client tells, and what becomes of all of them",
+        )  # fmt: skip
         takes = "(value, weight)" if inner.weighted else "(value)"
         _check_takes("client_measurement_fn.client", client_measurement_fn.client, takes)
         _check_takes("client_measurement_fn.server", client_measurement_fn.server, "(sum)")

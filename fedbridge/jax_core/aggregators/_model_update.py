@@ -3,7 +3,12 @@
 import math
 from collections.abc import Callable, Sequence
 
-from fedbridge.jax_core._aggregators import Aggregator, unweighted_mean, weighted_mean
+from fedbridge.jax_core._aggregators import (
+    Aggregator,
+    check_aggregator,
+    unweighted_mean,
+    weighted_mean,
+)
 from fedbridge.jax_core._errors import ArgumentError
 from fedbridge.jax_core.aggregators import _norms
 from fedbridge.jax_core.aggregators._arguments import Number
@@ -99,6 +104,7 @@ def _limited(
     empty_round: EmptyRound,
 ) -> Aggregator:
     aggregator = debug_measurements_fn(mean) if debug_measurements_fn else mean
+    check_aggregator("debug_measurements_fn(mean)", aggregator)
     if aggregator.weighted != mean.weighted:
         is_, was = ("weighted", "unweighted") if aggregator.weighted else ("unweighted", "weighted")
         raise ArgumentError(

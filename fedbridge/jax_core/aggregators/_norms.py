@@ -18,7 +18,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from fedbridge.jax_core._aggregators import Aggregator, MeasuredProcessOutput, sum_or
+from fedbridge.jax_core._aggregators import (
+    Aggregator,
+    MeasuredProcessOutput,
+    check_aggregator,
+    sum_or,
+)
 from fedbridge.jax_core._errors import check_argument
 from fedbridge.jax_core._trees import tree_where, tree_zeros_like
 from fedbridge.jax_core.aggregators._arguments import Number, check_positive
@@ -133,6 +138,8 @@ def _limited(
     verb: str,
 ) -> Aggregator:
     doing, norm_name, count_name = f"{verb}ing", f"{verb}ing_norm", f"{verb}ed_count"
+
+    check_aggregator("inner", inner)
 
     def state_of(norm: PyTree, inner: PyTree, count: PyTree) -> OrderedDict:
         return OrderedDict([(norm_name, norm), ("inner_agg", inner), (f"{count_name}_agg", count)])

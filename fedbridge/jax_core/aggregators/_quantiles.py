@@ -48,6 +48,8 @@ class QuantileState(NamedTuple):
     learning_rate: Float[Array, ""]
     below_estimate_state: PyTree
 
+    tff_type = "_GlobalState"
+
 
 class Below(NamedTuple):
     """What a client tells of its value."""

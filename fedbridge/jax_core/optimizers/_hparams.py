@@ -64,6 +64,8 @@ def check_hparam(name: str, value: Scalar, shown: str | None = None) -> None:
     if right and not traced:
         with np.errstate(over="ignore"):
             number = array.astype(np.float32)
+        if np.isinf(number):
+            allowed += ", and finite as a float32"
         right = bool(np.isfinite(number) and holds(number))
     check_argument(right, shown or name, value, allowed)
 

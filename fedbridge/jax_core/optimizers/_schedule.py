@@ -117,6 +117,10 @@ def check_schedule(schedule_fn: Callable[[Int[Array, ""]], Scalar], name: str) -
             "is only known inside the compiled program; write it with jnp.where and "
             "jnp.asarray(rates)[k], or take one of optax's schedules."
         ) from error
+    except TypeError as error:
+        value = schedule_fn(jnp.zeros((), jnp.int32))
+        check_argument(False, f"{name}(0)", value, "a number of at least 0")
+        raise ArgumentError(f"{name} fails: {error}") from error
     check_rate(schedule_fn, name, jnp.zeros((), jnp.int32))
 
 
