@@ -393,6 +393,7 @@ NONE = {
         r"client_learning_rate_fn\(0\) is 'a'; it must be a number",
     "fb.algorithms.fed_avg('m', sgdm(0.1))": "model is 'm'; it must be a model",
     "fb.algorithms.fed_eval(fb.models.emnist_cnn)": "model is <function .*it must be a model",
+    "fb.algorithms.fed_recon(model)": "model is Model.*it must be a ReconstructionModel",
     "fed_avg(execution='vmapped')": "execution is 'vmapped'; it must be of the type Execution",
     "fed_avg(client_weight='num_examples')": "client_weight is 'num_examples'; it must be",
     "fed_avg(metrics_aggregator=fb.finalize_then_sample)":

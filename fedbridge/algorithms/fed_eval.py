@@ -22,6 +22,7 @@ from fedbridge.jax_core import (
     ModelWeights,
     Step,
     check_argument,
+    check_model,
     default_execution,
     evaluation_process,
     local_evaluation,
@@ -52,6 +53,7 @@ def fed_eval(
         A process whose metrics are `client_work/eval/{current_round_metrics,total_rounds_metrics}`,
         and whose state adds up the accumulators of all rounds, counters as int64.
     """
+    check_model(model)
     report = one_model(model.metrics, metrics_aggregator)
     return evaluation_process(model, local_evaluation(model), report, execution)
 

@@ -43,6 +43,7 @@ from fedbridge.jax_core import (
     Step,
     apply_optimizer,
     build_dataset_split_fn,
+    check_argument,
     compose_learning_process,
     default_execution,
     drop_non_finite,
@@ -192,6 +193,9 @@ def _reconstruction(
     optimizer: optax.GradientTransformation | None,
     split: DatasetSplitFn,
 ) -> Callable[[ModelWeights, Client], ModelWeights]:
+    is_one = isinstance(model, ReconstructionModel)
+    allowed = "a ReconstructionModel, e.g. of fb.from_keras_reconstruction"
+    check_argument(is_one, "model", model, allowed)
     support = lambda num_batches: split(num_batches)[0]
     optimizer = optimizer or optimizers.sgdm(0.1)
     optimizers.check_optimizer(optimizer, "reconstruction_optimizer")

@@ -107,6 +107,7 @@ from fedbridge.jax_core._process import (
     LearningProcess as LearningProcess,
     LearningProcessOutput as LearningProcessOutput,
     Start as Start,
+    check_model as check_model,
     check_weights as check_weights,
     compose_learning_process as compose_learning_process,
     learning_process as learning_process,
