@@ -209,7 +209,7 @@ class FederatedArrays:
     def batch_features(self) -> dict[str, Column]:
         """The columns as a compiled program takes them: 64-bit numbers are cast to 32 bits.
 
-        One notice names what was cast.
+        One notice names what was cast. Ragged columns of ids stay ragged: a cohort fills them up.
 
         Raises:
             ClientDataError: A feature of strings, or integers that do not fit into 32 bits.
@@ -228,6 +228,14 @@ class FederatedArrays:
     def num_clients(self) -> int:
         """The number of clients."""
         return len(self.client_ids)
+
+    def client_element_offsets(self, client_id: str) -> Int64[np.ndarray, " edges"] | None:
+        """Which of its rows a client's elements own, counted from its first; None: one each."""
+        if self.element_offsets is None:
+            return None
+        c = self._position(client_id)
+        offsets = self.element_offsets[int(self.offsets[c]) : int(self.offsets[c + 1]) + 1]
+        return offsets - offsets[0]
 
     def num_examples(self, client_id: str) -> int:
         """The number of elements of a client."""
@@ -344,9 +352,11 @@ class FederatedArrays:
 
 def _narrow(name: str, column: Column) -> Column:
     if isinstance(column, Ragged):
+        if column.values.dtype in (np.int16, np.int32):
+            return column
         raise ClientDataError(
             f"feature {name!r}: its rows differ in length, and a batch is rectangular; encode it "
-            "as numbers of one shape, or leave it out."
+            "as numbers of one shape or as int16 or int32 ids, or leave it out."
         )
     if isinstance(column, Fraction255) or column.dtype.itemsize < 8:
         return column

@@ -17,7 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, Int32, PyTree
 
-from fedbridge.jax_core._arrays import FederatedArrays, decode_columns, identity, take_rows
+from fedbridge.jax_core._arrays import (
+    FederatedArrays,
+    Ragged,
+    decode_columns,
+    identity,
+    take_rows,
+)
 from fedbridge.jax_core._errors import ClientDataError
 from fedbridge.jax_core._model import Batch
 from fedbridge.jax_core._pipeline import ClientPlan, Pipeline
@@ -186,7 +192,7 @@ def cohort_of(
     sizes = [s.stop - s.start for s in slices]
     first_rows = np.cumsum([0, *sizes])[:-1]
     streams = {
-        name: join_plans([pipeline.plan(size) for size in sizes], first_rows)
+        name: join_plans([_plan(data, client_id, pipeline) for client_id in client_ids], first_rows)
         for name, pipeline in pipelines.items()
     }
     rows = np.concatenate([np.arange(0), *(np.arange(s.start, s.stop) for s in slices)])
@@ -198,4 +204,21 @@ def cohort_of(
         features = {name: take_rows(column, padded) for name, column in features.items()}
     else:
         features = {name: take_rows(column, slice(0, 0)) for name, column in features.items()}
+    features = {name: _filled_up(column) for name, column in features.items()}
     return make_cohort(features, streams, client_ids, seed=seed, round=round, decode=data.decode)
+
+
+def _plan(data: FederatedArrays, client_id: str, pipeline: Pipeline) -> ClientPlan:
+    element_offsets = data.client_element_offsets(client_id)
+    return pipeline.plan(data.num_examples(client_id), element_offsets=element_offsets)
+
+
+def _filled_up(column: Any) -> Any:
+    """Ragged ids as a rectangle, as wide as the bucket of the longest row, filled up with -1."""
+    if not isinstance(column, Ragged):
+        return column
+    sizes = np.diff(column.offsets)
+    width = bucket(sizes.max(initial=0))
+    rectangle = np.full((len(sizes), width), -1, column.values.dtype)
+    rectangle[np.arange(width)[None, :] < sizes[:, None]] = column.values
+    return rectangle
