@@ -45,15 +45,16 @@ def our_batches(data, pipeline, client_id):
     return [cut(step) for step in range(steps)]
 
 
-def assert_same(theirs, ours_, x_close=np.testing.assert_array_equal):
+def assert_same(theirs, ours_):
     assert len(theirs) == len(ours_)
     for (x, y), batch in zip(theirs, ours_, strict=True):
         assert x.shape == batch["x"].shape
-        x_close(batch["x"], x)
+        assert (x.dtype == np.float32) == (batch["x"].dtype == np.float32)
+        np.testing.assert_array_equal(batch["x"], x)
         np.testing.assert_array_equal(batch["y"], y)
 
 
-def compare(theirs_fn, data, raw, name, specs=SPECS, client_ids=None, **kwargs):
+def compare(theirs_fn, data, raw, name, specs=SPECS, client_ids=None):
     """All batches of these clients, under several client specs."""
     from tensorflow_federated.python.simulation.baselines import client_spec
 
@@ -64,7 +65,7 @@ def compare(theirs_fn, data, raw, name, specs=SPECS, client_ids=None, **kwargs):
         for client_id in raw.client_ids if client_ids is None else client_ids:
             dataset = preprocess(client_data.create_tf_dataset_for_client(client_id))
             theirs = list(dataset.as_numpy_iterator())
-            assert_same(theirs, our_batches(data, pipeline, client_id), **kwargs)
+            assert_same(theirs, our_batches(data, pipeline, client_id))
 
 
 @pytest.fixture(autouse=True)
@@ -195,7 +196,7 @@ def odd_sentences():
     )
 
 
-@pytest.mark.parametrize("args", [(), (5, 1), (7, 3), (1, 10)])
+@pytest.mark.parametrize("args", [(), (7, 3), (1, 10)])
 def test_words_synthetic(tff, args):
     datasets = tff.simulation.datasets.stackoverflow
     raw = from_client_data(datasets.get_synthetic())
@@ -264,7 +265,7 @@ def theirs_characters(*args):
     return lambda spec: characters.create_preprocess_fn(spec, *args)
 
 
-@pytest.mark.parametrize("args", [(), (5,), (1,), (20,)])
+@pytest.mark.parametrize("args", [(), (5,)])
 def test_shakespeare_synthetic(tff, args):
     raw = from_client_data(tff.simulation.datasets.shakespeare.get_synthetic())
     data = ours.shakespeare_character_prediction(raw, *args)
@@ -275,7 +276,7 @@ def test_shakespeare_odd(tff):
     rng = np.random.default_rng(0)
     text = [bytes(rng.integers(0, 256, n, np.uint8)) for n in [0, 1, 2, 3, 78, 79, 80, 81, 82, 500]]
     raw = from_clients({"a": {"snippets": np.array(text, object)}})
-    for args in [(), (4,)]:
+    for args in [(), (1,)]:
         data = ours.shakespeare_character_prediction(raw, *args)
         compare(theirs_characters(*args), data, raw, "shakespeare")
 
@@ -302,11 +303,6 @@ def theirs_images(*args):
     return lambda spec: images.create_preprocess_fn(spec, *args)
 
 
-# The deviation is the root of a mean of up to 3072 squares, summed in another order: 1e-6 of it
-# is 8 units in the last place. The images, their middle and their mean are exact.
-close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=0)
-
-
 def images(rng, tff):
     synthetic = from_client_data(tff.simulation.datasets.cifar100.get_synthetic())
     random = {
@@ -323,7 +319,7 @@ def images(rng, tff):
 def test_cifar100(tff, crop_shape):
     for raw in images(np.random.default_rng(0), tff):
         data = ours.cifar100_image_classification(raw, crop_shape)
-        compare(theirs_images(crop_shape), data, raw, "cifar100", x_close=close)
+        compare(theirs_images(crop_shape), data, raw, "cifar100")
 
 
 def _seen():
@@ -371,7 +367,9 @@ def test_random_crops_follow_tffs_law(tff):
     middle = model.forward(ModelWeights(()), batch, None, jax.random.key(0), False).predictions
     evaluated = theirs_images(crop_shape)(spec)(dataset)
     ((theirs, _),) = evaluated.as_numpy_iterator()
-    close(np.asarray(middle), theirs)
+    # The sums of this program, of up to 255^2 * 2790, are rounded in an order of their own: the
+    # mean (127) is off by up to a bit, 8e-6, the deviation (74) too, which up to 1.7 of it show.
+    np.testing.assert_allclose(np.asarray(middle), theirs, rtol=0, atol=1e-6)
 
 
 # --- vocabularies -----------------------------------------------------------------------------

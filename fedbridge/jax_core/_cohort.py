@@ -218,7 +218,7 @@ def _filled_up(column: Any) -> Any:
     if not isinstance(column, Ragged):
         return column
     sizes = np.diff(column.offsets)
-    width = bucket(sizes.max(initial=0))
+    width = bucket(int(sizes.max(initial=0)))
     rectangle = np.full((len(sizes), width), -1, column.values.dtype)
     rectangle[np.arange(width)[None, :] < sizes[:, None]] = column.values
     return rectangle

@@ -1,6 +1,7 @@
 """How a client's elements become batches, in the words of TFF's baseline tasks."""
 
 import dataclasses
+from typing import Any, SupportsInt
 
 from fedbridge.jax_core import ArgumentError, Batches, Pipeline
 from fedbridge.jax_core._errors import check_argument
@@ -29,8 +30,8 @@ class ClientSpec:
         [[0, 1], [2, 0], [1, 1]]
     """
 
-    num_epochs: int
-    batch_size: int
+    num_epochs: SupportsInt | str  # TFF converts these two: 2.0 and "2" are 2
+    batch_size: SupportsInt | str
     max_elements: int | None = None
     shuffle_buffer_size: int | None = None
 
@@ -60,18 +61,17 @@ class ClientSpec:
         check_argument(data_set in SHUFFLE_BUFFER_SIZES, "data_set", data_set, f"one of {known}")
         buffer = self.shuffle_buffer_size or SHUFFLE_BUFFER_SIZES[data_set]
         return Batches(
-            self.batch_size,
-            num_epochs=self.num_epochs,
+            int(self.batch_size),
+            num_epochs=int(self.num_epochs),
             shuffle_buffer=buffer,
             seed=seed,
             max_elements=self.max_elements,
         )
 
 
-def _as_int(name: str, value: object) -> int:
-    """TFF converts these two: 2.0 and "2" are 2."""
+def _as_int(name: str, value: Any) -> int:
     try:
-        return int(value)  # pyright: ignore[reportArgumentType]
+        return int(value)
     except (TypeError, ValueError):
         raise ArgumentError(
             f"ClientSpec: {name} is {value!r}; it must be a positive integer."

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -178,7 +179,7 @@ def _bags(num_words: int, num_tags: int) -> Callable[[Batch], Batch]:
     return bags
 
 
-def _count(ids: Shaped[Array, "batch width"], size: int) -> Float[Array, "batch {size}"]:
+def _count(ids: Shaped[Any, "batch width"], size: int) -> Float[Array, "batch {size}"]:
     """How often each id is there; -1 is none."""
     ids = jnp.asarray(ids).astype(jnp.int32)
     places = jnp.where(ids < 0, size, ids)  # a negative index would count from the end
