@@ -390,7 +390,6 @@ def test_unknown_words_have_tensorflows_fingerprints(tff):
 
 def test_a_vocabulary_takes_what_tffs_table_takes(tff):
     import tensorflow as tf
-
     from tensorflow_federated.python.simulation.baselines.stackoverflow import (
         word_prediction_preprocessing as words,
     )

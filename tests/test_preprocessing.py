@@ -16,6 +16,7 @@ import fedbridge as fb
 from fedbridge import preprocessing as pre
 from fedbridge.jax_core import Forward, Model, ModelWeights, Ragged
 from fedbridge.preprocessing import ClientSpec
+from fedbridge.preprocessing._division import divide_rows
 
 IN_ORDER = ClientSpec(num_epochs=1, batch_size=3, shuffle_buffer_size=1)
 SENTENCES = [
@@ -130,6 +131,17 @@ def test_tags():
     assert pairs(data, spec.pipeline("stackoverflow")) == [(x, y)]
 
 
+def test_shares_of_words_are_correctly_rounded_in_a_program():
+    counts = np.random.default_rng(0).integers(0, 9, (20, 30))
+    text = [b" ".join(b"%d" % w for w in np.repeat(np.arange(30), row)) for row in counts]
+    raw = one_client(tokens=text, title=[b""] * 20, tags=[b""] * 20)
+    data = pre.stackoverflow_tag_prediction(raw, [str(i) for i in range(30)], ["t"])
+    cohort = data.cohort(["a"], fb.Batches(batch_size=20))
+    x = jax.jit(lambda c: c.batch(np.arange(20, dtype=np.int32)))(cohort)["x"]
+    expected = counts.astype(np.float32) / counts.sum(1, keepdims=True).astype(np.float32)
+    np.testing.assert_array_equal(np.asarray(x), expected)
+
+
 words = st.lists(st.sampled_from([b"a", b"b", b"", b"c", b"\t"]), max_size=6).map(b" ".join)
 
 
@@ -139,7 +151,7 @@ def test_sentences_are_cut_ended_and_filled_up(sentences, length):
     ids = pre.sentence_ids(Ragged.from_rows(sentences), vocabulary, length)
     number = {b"a": 1, b"b": 2}
     for sentence, row in zip(sentences, ids.tolist(), strict=True):
-        expected = [4] + [number.get(word, 3) for word in sentence.split(b" ")][:length]
+        expected = [4, *(number.get(word, 3) for word in sentence.split(b" "))][: length + 1]
         expected += [5] if len(expected) <= length else []
         assert row == expected + [0] * (length + 1 - len(expected))
 
@@ -301,6 +313,22 @@ def test_random_crops_are_crops_and_new_for_every_key():
     assert (see(2, True) != seen).any()
     np.testing.assert_array_equal(see(1, False), see(2, False))
     np.testing.assert_allclose(see(1, False), np.repeat(cuts[:1], 400, 0), atol=1e-6)
+
+
+@pytest.mark.parametrize("transform", [lambda fn: fn, jax.jit, jax.vmap, "loop"])
+def test_quotients_are_correctly_rounded(transform):
+    # A product with the rounded inverse would differ in a bit here and there.
+    values = np.arange(40, dtype=np.float32).reshape(2, 4, 5)
+    divisors = np.array([[3, 7, 11, 13], [1, 49, 5, 10]], np.float32)
+    expected = values / divisors[..., None]
+    if transform == "loop":
+        got = jax.jit(lambda *args: jax.lax.map(lambda a: divide_rows(*a), args))(values, divisors)
+    elif transform is jax.vmap:
+        got = jax.jit(jax.vmap(divide_rows))(values, divisors)
+    else:
+        rows = transform(divide_rows)(values.reshape(8, 5), divisors.reshape(-1))
+        got = rows.reshape(2, 4, 5)
+    np.testing.assert_array_equal(np.asarray(got), expected)
 
 
 def test_a_uniform_image_becomes_zero():

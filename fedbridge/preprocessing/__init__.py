@@ -1,8 +1,9 @@
-"""TFF's baseline preprocessing, without TensorFlow: data of all clients in, data of all clients out.
+"""TFF's baseline preprocessing, without TensorFlow: client data in, client data out.
 
-Every function takes the data as TFF's loaders give it and returns rows whose batches are `{"x", "y"}`
-with the numbers of TFF's pairs `(x, y)`. Text is turned into ids once, on the host; what is cheap is
-done batch by batch inside the compiled program. `ClientSpec` says how rows become batches.
+Every function takes the data as TFF's loaders give it and returns rows whose batches are `x` and
+`y`, with the numbers of TFF's pairs `(x, y)`. Text is turned into ids once, on the host; what is
+cheap is done batch by batch, inside the compiled program. `ClientSpec` says how rows become
+batches.
 
 Reference: TFF 0.87.0, simulation/baselines/*/*_preprocessing.py.
 """

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Float32, Key, Shaped
 from fedbridge.jax_core import Batch, ClientDataError, FederatedArrays, Forward, Model, ModelWeights
 from fedbridge.jax_core._arrays import decode_column
 from fedbridge.jax_core._errors import check_argument
+from fedbridge.preprocessing._division import divide_rows
 from fedbridge.preprocessing._features import require
 
 _SHAPE = (32, 32, 3)
@@ -110,7 +111,7 @@ def random_crop_and_flip(
     )
 
 
-def standardize(images: Shaped[Any, "batch *image"]) -> Float[Array, "batch *image"]:
+def standardize(images: Shaped[Any, "batch ..."]) -> Float[Array, "batch ..."]:
     """`tf.image.per_image_standardization`, image by image, but for the last bits.
 
     A compiled program sums in an order of its own, and divides the sum by a constant, which it
@@ -126,8 +127,8 @@ def standardize(images: Shaped[Any, "batch *image"]) -> Float[Array, "batch *ima
 
 def _standardized(batch: Batch) -> Batch:
     images = jnp.asarray(batch["image"]).astype(jnp.float32)
-    mean, deviation = (batch[name][:, None, None, None] for name in ("mean", "deviation"))
-    return {"x": (images - mean) / deviation, "y": batch["label"]}
+    centered = images - jnp.asarray(batch["mean"])[:, None, None, None]
+    return {"x": divide_rows(centered, batch["deviation"]), "y": batch["label"]}
 
 
 def _whole(batch: Batch) -> Batch:

@@ -108,7 +108,7 @@ def _long(s: bytes) -> int:
     return _pair(first, _pair(v[1], w[1], mul) + x, mul)
 
 
-def _block(s, at, x, y, z, v, w, mul, nine):  # noqa: ANN001, ANN202, PLR0913
+def _block(s, at, x, y, z, v, w, mul, nine):
     """The step for 64 bytes; the last one multiplies by nine in two places."""
     x = _rotate(x + y + v[0] + _at(s, at + 8), 37) * mul
     y = _rotate(y + v[1] + _at(s, at + 48), 42) * mul

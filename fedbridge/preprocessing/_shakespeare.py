@@ -36,7 +36,8 @@ def shakespeare_character_prediction(
         ArgumentError: A sequence length below 1.
 
     Example:
-        >>> data = FederatedArrays(("a",), np.array([0, 1]), {"snippets": Ragged.from_rows([b"hat"])})
+        >>> snippets = Ragged.from_rows([b"hat"])
+        >>> data = FederatedArrays(("a",), np.array([0, 1]), {"snippets": snippets})
         >>> shakespeare_character_prediction(data, 3).client("a")["tokens"].tolist()
         [[88, 2, 64, 5], [89, 0, 0, 0]]
     """

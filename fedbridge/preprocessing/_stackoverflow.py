@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from fedbridge.jax_core import Batch, FederatedArrays, Ragged
 from fedbridge.jax_core._errors import check_argument
+from fedbridge.preprocessing._division import divide_rows
 from fedbridge.preprocessing._features import require
 from fedbridge.preprocessing._tokens import (
     SpecialTokens,
@@ -173,8 +174,8 @@ def _strings(column: Ragged, block: slice) -> np.ndarray:
 def _bags(num_words: int, num_tags: int) -> Callable[[Batch], Batch]:
     def bags(batch: Batch) -> Batch:
         words, tags = _count(batch["words"], num_words), _count(batch["tags"], num_tags)
-        known = jnp.maximum(words.sum(axis=1, keepdims=True), 1)
-        return {"x": words / known, "y": tags}
+        known = jnp.maximum(words.sum(axis=1), 1)
+        return {"x": divide_rows(words, known), "y": tags}
 
     return bags
 

@@ -11,9 +11,7 @@ from typing import TextIO
 from fedbridge.jax_core import ClientDataError
 
 
-def read_word_counts(
-    path: str | os.PathLike[str], vocab_size: int | None = None
-) -> dict[str, int]:
+def read_word_counts(path: str | os.PathLike[str], vocab_size: int | None = None) -> dict[str, int]:
     """Reads words and their counts, the most frequent first.
 
     Args:
