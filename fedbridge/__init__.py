@@ -6,7 +6,12 @@ import fedbridge as fb
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from fedbridge import algorithms as algorithms, distributed as distributed, samplers as samplers
+from fedbridge import (
+    algorithms as algorithms,
+    distributed as distributed,
+    preprocessing as preprocessing,
+    samplers as samplers,
+)
 from fedbridge._version import __version__ as __version__
 from fedbridge.checkpoint import load as load, save as save
 from fedbridge.experiment import (
@@ -76,6 +81,7 @@ from fedbridge.jax_core import (
     vmapped as vmapped,
     weighted_mean as weighted_mean,
 )
+from fedbridge.preprocessing import ClientSpec as ClientSpec
 
 if TYPE_CHECKING:
     from fedbridge import models as models
@@ -90,6 +96,8 @@ if TYPE_CHECKING:
         load_latest_program_state as load_latest_program_state,
         load_program_state as load_program_state,
         program_state_versions as program_state_versions,
+        read_tag_counts as read_tag_counts,
+        read_word_counts as read_word_counts,
         save_program_state as save_program_state,
         to_tff_state as to_tff_state,
         weights_from_keras as weights_from_keras,
@@ -112,6 +120,8 @@ _FROM_TFF_IO = {
     "load_latest_program_state",
     "load_program_state",
     "program_state_versions",
+    "read_tag_counts",
+    "read_word_counts",
     "save_program_state",
     "to_tff_state",
     "weights_from_keras",

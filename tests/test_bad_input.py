@@ -421,4 +421,4 @@ def test_parts_that_are_none():
     command = [sys.executable, "-c", _TELL, json.dumps(list(NONE))]
     told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     for expression, words in NONE.items():
-        assert re.match(f"ArgumentError: {words}", told.get(expression, "nothing")), expression
+        assert re.match(f"(?s)ArgumentError: {words}", told.get(expression, "nothing")), expression

@@ -12,16 +12,26 @@ import fedbridge
 
 PACKAGE = Path(fedbridge.__file__).parent
 
-# cli → {bridge, tff} → experiment → {tff_io, algorithms, models} → jax_core
+# cli → {bridge, tff} → experiment → {tff_io, preprocessing, algorithms, models} → jax_core
 BELOW = {
     "jax_core": set(),
     "algorithms": {"jax_core"},
     "models": {"jax_core"},
-    "tff_io": {"jax_core"},
-    "experiment": {"tff_io", "algorithms", "models", "jax_core"},
-    "tff": {"experiment", "tff_io", "algorithms", "models", "jax_core"},
-    "bridge": {"experiment", "tff_io", "algorithms", "models", "jax_core"},
-    "cli": {"bridge", "tff", "experiment", "tff_io", "algorithms", "models", "jax_core"},
+    "preprocessing": {"jax_core"},
+    "tff_io": {"jax_core", "preprocessing"},
+    "experiment": {"tff_io", "preprocessing", "algorithms", "models", "jax_core"},
+    "tff": {"experiment", "tff_io", "preprocessing", "algorithms", "models", "jax_core"},
+    "bridge": {"experiment", "tff_io", "preprocessing", "algorithms", "models", "jax_core"},
+    "cli": {
+        "bridge",
+        "tff",
+        "experiment",
+        "tff_io",
+        "preprocessing",
+        "algorithms",
+        "models",
+        "jax_core",
+    },
 }
 
 # The training loop and what it is made of: which clients, on which hosts, where its state is kept.
@@ -143,6 +153,7 @@ def test_importing_fedbridge_loads_nothing_heavy():
         ("fedbridge.jax_core", set()),
         ("fedbridge.algorithms", set()),
         ("fedbridge.tff_io", set()),
+        ("fedbridge.preprocessing", set()),
         ("fedbridge.models", {"flax", "rich"}),  # flax brings rich
         ("fedbridge.tff", set()),
         ("fedbridge.bridge.reference", set()),

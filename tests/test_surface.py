@@ -15,6 +15,7 @@ FACADES = [
     "fedbridge.jax_core",
     "fedbridge.jax_core.metrics",
     "fedbridge.algorithms",
+    "fedbridge.preprocessing",
     "fedbridge.tff_io",
 ]
 
@@ -76,7 +77,7 @@ def test_a_name_means_one_thing_and_a_thing_has_one_name():
 
 def test_implementation_files_of_the_core_are_private():
     # Three packages are public names themselves: fb.metrics, fb.aggregators, fb.optimizers.
-    public = {"jax_core": [], "jax_core/metrics": [], "tff_io": []}
+    public = {"jax_core": [], "jax_core/metrics": [], "tff_io": [], "preprocessing": []}
     public |= {"jax_core/aggregators": [], "jax_core/optimizers": []}
     for layer, names in public.items():
         assert sorted(path.name for path in (PACKAGE / layer).glob("[!_]*.py")) == names

@@ -131,6 +131,21 @@ def take_rows(column: Column, rows: Any) -> Column:
     return column.take(rows) if isinstance(column, Fraction255 | Ragged) else column[rows]
 
 
+def filled_up(column: Ragged, width: int | None = None) -> np.ndarray:
+    """Ragged ids as a rectangle, filled up with -1.
+
+    Args:
+        column: The ids.
+        width: Of the rectangle; default the next power of two of the longest row.
+    """
+    sizes = np.diff(column.offsets)
+    if width is None:
+        width = 1 << max(0, int(sizes.max(initial=0)) - 1).bit_length()
+    rectangle = np.full((len(sizes), width), -1, column.values.dtype)
+    rectangle[np.arange(width)[None, :] < sizes[:, None]] = column.values
+    return rectangle
+
+
 def num_rows(column: Column) -> int:
     """The number of rows of a column."""
     if isinstance(column, Ragged):
@@ -224,6 +239,14 @@ class FederatedArrays:
     def num_clients(self) -> int:
         """The number of clients."""
         return len(self.client_ids)
+
+    def client_element_offsets(self, client_id: str) -> Int64[np.ndarray, " edges"] | None:
+        """Which of its rows a client's elements own, counted from its first; None: one each."""
+        if self.element_offsets is None:
+            return None
+        c = self._position(client_id)
+        offsets = self.element_offsets[int(self.offsets[c]) : int(self.offsets[c + 1]) + 1]
+        return offsets - offsets[0]
 
     def num_examples(self, client_id: str) -> int:
         """The number of elements of a client."""

@@ -17,7 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, Int32, PyTree
 
-from fedbridge.jax_core._arrays import FederatedArrays, decode_columns, identity
+from fedbridge.jax_core._arrays import (
+    FederatedArrays,
+    Ragged,
+    decode_columns,
+    filled_up,
+    identity,
+    num_rows,
+)
 from fedbridge.jax_core._errors import ClientDataError
 from fedbridge.jax_core._model import Batch
 from fedbridge.jax_core._pipeline import ClientPlan, Pipeline
@@ -83,7 +90,11 @@ class Cohort:
         """The decoded batch of these rows."""
         # `make_cohort` has checked the rows: no bounds are checked in the loop.
         take = lambda leaf: jnp.asarray(leaf).at[rows].get(mode="promise_in_bounds")
-        taken = jax.tree.map(take, self.features)
+        # Ragged columns are on the host: a placed cohort has none.
+        taken = {
+            name: filled_up(c.take(rows)) if isinstance(c, Ragged) else jax.tree.map(take, c)
+            for name, c in self.features.items()
+        }
         return self.decode(decode_columns(taken))
 
     def with_exact_sizes(self) -> "Cohort":
@@ -172,15 +183,16 @@ def make_cohort(
         ClientDataError: A stream refers to a row that the features do not have, or has more
             examples than the counters of one round can hold.
     """
-    num_rows = min((len(leaf) for leaf in jax.tree.leaves(features)), default=0)
-    if num_rows == 0:  # Nobody has data: one row of zeros stands where programs expect a row.
+    rows = min(map(num_rows, features.values()), default=0)
+    if rows == 0:  # Nobody has data: one row of zeros stands where programs expect a row.
         one = lambda leaf: np.zeros((1, *leaf.shape[1:]), leaf.dtype)
-        features = jax.tree.map(one, features)
+        filled = {n: filled_up(c) if isinstance(c, Ragged) else c for n, c in features.items()}
+        features = jax.tree.map(one, filled)
     for name, stream in streams.items():
-        if stream.sizes.any() and stream.rows.max() >= num_rows:
+        if stream.sizes.any() and stream.rows.max() >= rows:
             raise ClientDataError(
                 f"stream {name!r} of the cohort: it refers to row {stream.rows.max()}, but the "
-                f"features have {num_rows} rows; make its plans from the sizes of the same data."
+                f"features have {rows} rows; make its plans from the sizes of the same data."
             )
         examples = int(stream.sizes.sum(dtype=np.int64))
         if examples >= 2**31:
@@ -217,7 +229,7 @@ def cohort_of(
             "`data.select`."
         )
     streams = {
-        name: join_plans([pipeline.plan(s.stop - s.start) for s in slices], first_rows)
+        name: join_plans([_plan(data, client_id, pipeline) for client_id in client_ids], first_rows)
         for name, pipeline in pipelines.items()
     }
     cohort = make_cohort(
@@ -225,3 +237,8 @@ def cohort_of(
     )
     has_rows = len(data.offsets) > 1 and data.offsets[-1] > 0
     return dataclasses.replace(cohort, residence=data.residence if has_rows else None)
+
+
+def _plan(data: FederatedArrays, client_id: str, pipeline: Pipeline) -> ClientPlan:
+    element_offsets = data.client_element_offsets(client_id)
+    return pipeline.plan(data.num_examples(client_id), element_offsets=element_offsets)

@@ -17,7 +17,7 @@ from jaxtyping import Array, Int
 from fedbridge.jax_core._cohort import Cohort
 from fedbridge.jax_core._errors import ClientDataError
 from fedbridge.jax_core._model import Batch
-from fedbridge.jax_core._residence import rows_bucket, used_rows
+from fedbridge.jax_core._residence import own_rows, rows_bucket, used_rows
 
 
 def check_labels(cohort: Cohort, feature: str, num_classes: Callable[[Batch], int]) -> None:
@@ -68,6 +68,8 @@ def _with_labels(cohort: Cohort, feature: str, num_classes: Callable) -> Cohort:
     """The cohort's own rows of those columns that the labels follow from; zeros for the others."""
     if cohort.residence is None:
         return cohort
+    if cohort.residence.widths:
+        return own_rows(cohort)
     leaves, structure = jax.tree.flatten(cohort.features)
     shapes = tuple(jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves)
     needed = _needed(cohort.decode, feature, num_classes, structure, shapes)

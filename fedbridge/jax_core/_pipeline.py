@@ -18,11 +18,11 @@ import functools
 import itertools
 import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
-from jaxtyping import Int32
+from jaxtyping import Int32, Int64
 
 from fedbridge.jax_core._errors import ClientDataError
 from fedbridge.jax_core._philox import philox_words
@@ -205,7 +205,7 @@ class _Batch:
     size: int
     drop_remainder: bool
 
-    def plan(self, numbers: list[int]) -> ClientPlan:
+    def plan(self, numbers: Sequence[int] | Int64[np.ndarray, " rows"]) -> ClientPlan:
         steps, rest = divmod(len(numbers), self.size)
         full = np.array(numbers[: steps * self.size], np.int32).reshape(steps, self.size)
         sizes = np.full(steps, self.size, np.int32)
@@ -283,7 +283,13 @@ class Pipeline(NamedTuple):
         """Forms batches of `size` rows; the last may be smaller, or is dropped."""
         return self._then("batch", _Batch(_integer("batch", "size", size, least=1), drop_remainder))
 
-    def plan(self, size: SupportsIndex, rng: np.random.Generator | None = None) -> ClientPlan:
+    def plan(
+        self,
+        size: SupportsIndex,
+        rng: np.random.Generator | None = None,
+        *,
+        element_offsets: Int64[np.ndarray, " edges"] | None = None,
+    ) -> ClientPlan:
         """The batches of a client with `size` rows, in the first iteration over its data.
 
         That is the iteration that matters: TFF makes a client's data set anew in every round, so a
@@ -292,14 +298,28 @@ class Pipeline(NamedTuple):
         Args:
             size: How many rows the client has.
             rng: Where shuffles without a seed take theirs; a new generator without it.
+            element_offsets: Where an element has become several rows: `size` is then the number of
+                elements, element e owns the rows `element_offsets[e]:element_offsets[e + 1]`, and
+                all steps but `batch` are taken by elements.
 
         Returns:
             The plan. Its arrays are read-only: seeded plans are cached.
 
         Raises:
             ClientDataError: The pipeline never ends, or does not end in `batch`.
+
+        Example:
+            >>> plan = pipeline.take(2).batch(2).plan(3, element_offsets=np.array([0, 1, 3, 9]))
+            >>> plan.rows.tolist(), plan.sizes.tolist()
+            ([[0, 1], [2, 2]], [2, 1])
         """
         size = _integer("plan", "size", size, least=0)
+        if element_offsets is not None:
+            elements = np.array(next(self._orders(size, rng)), np.int64)
+            starts, counts = element_offsets[elements], np.diff(element_offsets)[elements]
+            ends = np.cumsum(counts)
+            rows = np.repeat(starts - ends + counts, counts) + np.arange(counts.sum())
+            return self.steps[-1].plan(rows)
         if all(step.seeds for step in self.steps if isinstance(step, _Shuffle)):
             return _first_plan(self, size)
         return next(self.plans(size, rng))
@@ -320,13 +340,18 @@ class Pipeline(NamedTuple):
             ClientDataError: The pipeline never ends, or does not end in `batch`.
         """
         size = _integer("plans", "size", size, least=0)
+        orders = self._orders(size, rng)
+        return (self.steps[-1].plan(numbers) for numbers in orders)
+
+    def _orders(self, size: int, rng: np.random.Generator | None) -> Iterator[list[int]]:
+        """What comes to be batched, in one iteration after another."""
         total = self._cardinality(size)
         rng = np.random.default_rng() if rng is None else rng
         source = _elements(size)
         for step in self.steps[:-1]:
             source = step.source(source, rng)
         # One more than there are: a step that repeats must come to see its end.
-        return (self.steps[-1].plan(source()(total + 1)) for _ in itertools.count())
+        return (source()(total + 1) for _ in itertools.count())
 
     def _then(self, method: str, step: Any, changes_nothing: bool = False) -> "Pipeline":
         if self.steps and isinstance(self.steps[-1], _Batch):

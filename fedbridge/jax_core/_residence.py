@@ -18,7 +18,14 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from fedbridge.jax_core._arrays import BUFFER_BYTES, Column, Fraction255, Ragged
+from fedbridge.jax_core._arrays import (
+    BUFFER_BYTES,
+    Column,
+    Fraction255,
+    Ragged,
+    filled_up,
+    take_rows,
+)
 from fedbridge.jax_core._cohort import Cohort, Stream, bucket
 from fedbridge.jax_core._errors import ClientDataError
 
@@ -52,7 +59,8 @@ class Residence:
     def columns(self) -> dict[str, Column]:
         """The columns as a compiled program takes them: 64-bit numbers are cast to 32 bits.
 
-        One notice names what was cast.
+        One notice names what was cast. Ragged columns of ids stay ragged: a cohort fills up its own
+        rows.
 
         Raises:
             ClientDataError: A feature of strings, or integers that do not fit into 32 bits.
@@ -80,12 +88,24 @@ class Residence:
     @functools.cached_property
     def buffer_rows(self) -> int:
         """How many rows move at once where the data are not on the device."""
-        leaves = jax.tree.leaves(self.columns)
-        row = sum(leaf.dtype.itemsize * math.prod(leaf.shape[1:]) for leaf in leaves)
-        return max(1, self._buffer_bytes // max(row, 1))
+        columns = [c for c in self.columns.values() if not isinstance(c, Ragged)]
+        row = sum(c.dtype.itemsize * math.prod(c.shape[1:]) for c in jax.tree.leaves(columns))
+        ragged = [self.columns[name].values.dtype.itemsize * w for name, w in self.widths.items()]
+        return max(1, self._buffer_bytes // max(row + sum(ragged), 1))
+
+    @functools.cached_property
+    def widths(self) -> dict[str, int]:
+        """Of the ragged columns: the padded length of the longest row."""
+        ragged = {n: c for n, c in self.columns.items() if isinstance(c, Ragged)}
+        return {n: bucket(int(np.diff(c.offsets).max(initial=0))) for n, c in ragged.items()}
 
     def _put(self, device: jax.Device) -> dict[str, Column] | None:
-        if self._on_device is False:
+        if self._on_device and self.widths:
+            raise ClientDataError(
+                f"feature {min(self.widths)!r}: its rows differ in length, and only a cohort's own "
+                "are filled up; leave out data.resident(True)."
+            )
+        if self._on_device is False or self.widths:
             return None
         size, free = self.num_bytes(device), free_bytes(device)
         if self._on_device is None and (free is None or size > _SHARE * free):
@@ -108,9 +128,11 @@ class Residence:
 
 def _narrow(name: str, column: Column) -> Column:
     if isinstance(column, Ragged):
+        if column.values.dtype in (np.int16, np.int32):
+            return column
         raise ClientDataError(
             f"feature {name!r}: its rows differ in length, and a batch is rectangular; encode it "
-            "as numbers of one shape, or leave it out."
+            "as numbers of one shape or as int16 or int32 ids, or leave it out."
         )
     if isinstance(column, Fraction255) or column.dtype.itemsize < 8:
         return column
@@ -150,7 +172,10 @@ def own_rows(cohort: C, size: int | None = None) -> C:
         most = cohort.residence.buffer_rows if cohort.residence else len(used)
         size = min(rows_bucket(len(used), cohort.streams), max(most, len(used)))
     streams = {name: renumbered(stream, used) for name, stream in cohort.streams.items()}
-    features = jax.tree.map(lambda leaf: padded(leaf[used], size), cohort.features)
+    features = {
+        name: padded_column(take_column(column, used), size)
+        for name, column in cohort.features.items()
+    }
     return dataclasses.replace(cohort, features=features, streams=streams, residence=None)
 
 
@@ -181,6 +206,17 @@ def rows_bucket(num_rows: int, streams: Mapping[str, Stream]) -> int:
     while visits >= 2 * num_rows and size >= 2 * max(num_rows, 1):
         size, visits = size // 2, visits // 2
     return size
+
+
+def take_column(column: Column, rows: Int[np.ndarray, " rows"], width: int | None = None) -> Column:
+    """The column of these rows, ragged ones filled up; see `filled_up` for the width."""
+    taken = take_rows(column, rows)
+    return filled_up(taken, width) if isinstance(taken, Ragged) else taken
+
+
+def padded_column(column: Column, size: int) -> Column:
+    """The column, with rows of zeros behind it."""
+    return jax.tree.map(lambda leaf: padded(leaf, size), column)
 
 
 def padded(rows: np.ndarray, size: int) -> np.ndarray:

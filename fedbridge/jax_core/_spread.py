@@ -18,9 +18,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int, PyTree
 
-from fedbridge.jax_core._arrays import take_rows
 from fedbridge.jax_core._cohort import Cohort, Stream, bucket, clients_bucket, make_stream
-from fedbridge.jax_core._residence import renumbered, used_rows
+from fedbridge.jax_core._residence import renumbered, take_column, used_rows
 
 CLIENTS = "clients"
 
@@ -69,9 +68,15 @@ def spread(cohort: Cohort, mesh: Mesh) -> SpreadCohort:
     rows_of = [used_rows({name: s[d] for name, s in dealt.items()}) for d in range(num_devices)]
     rows = bucket(max(map(len, rows_of)))
 
+    # As wide on all devices, of which a process sees only its own.
+    widths = cohort.residence.widths if cohort.residence else {}
+
     def part(device: int) -> PyTree:
         used = _padded(rows_of[device], rows)
-        features = {name: take_rows(column, used) for name, column in cohort.features.items()}
+        features = {
+            name: take_column(column, used, widths.get(name))
+            for name, column in cohort.features.items()
+        }
         streams = {name: renumbered(s[device], rows_of[device]) for name, s in dealt.items()}
         own = _padded(clients_of[device], clients)
         hashes, state = jax.tree.map(lambda leaf: leaf[own], (cohort.client_hashes, cohort.state))

@@ -34,6 +34,10 @@ from fedbridge.tff_io._tff_state import (
     from_tff_state as from_tff_state,
     to_tff_state as to_tff_state,
 )
+from fedbridge.tff_io._vocabularies import (
+    read_tag_counts as read_tag_counts,
+    read_word_counts as read_word_counts,
+)
 from fedbridge.tff_io._weights import (
     weights_from_keras as weights_from_keras,
     weights_from_npz as weights_from_npz,

@@ -1,0 +1,43 @@
+"""EMNIST: characters with their labels, or images that are their own target.
+
+Reference: TFF's simulation/baselines/emnist/emnist_preprocessing.py.
+"""
+
+from fedbridge.jax_core import Batch, FederatedArrays
+from fedbridge.preprocessing._features import require
+
+
+def emnist_character_recognition(data: FederatedArrays) -> FederatedArrays:
+    """Batches of `x` float32[batch, 28, 28, 1], where 1.0 is paper, and `y` int32[batch].
+
+    Args:
+        data: With the features "pixels" and "label".
+
+    Raises:
+        ClientDataError: One of them is missing.
+    """
+    require(data, "emnist_character_recognition", pixels="numbers", label="numbers")
+    return data.map_batches(_characters)
+
+
+def emnist_autoencoder(data: FederatedArrays) -> FederatedArrays:
+    """Batches of `x` and `y`, both one minus the pixels: float32[batch, 784], 1.0 is ink.
+
+    Args:
+        data: With the feature "pixels".
+
+    Raises:
+        ClientDataError: It is missing.
+    """
+    require(data, "emnist_autoencoder", pixels="numbers")
+    return data.map_batches(_ink)
+
+
+def _characters(batch: Batch) -> Batch:
+    return {"x": batch["pixels"][..., None], "y": batch["label"]}
+
+
+def _ink(batch: Batch) -> Batch:
+    pixels = batch["pixels"]
+    ink = 1 - pixels.reshape(len(pixels), -1)
+    return {"x": ink, "y": ink}

@@ -1,0 +1,47 @@
+"""A vocabulary: words to ids, unknown words to buckets, as TensorFlow's StaticVocabularyTable."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from jaxtyping import Int32
+
+from fedbridge.jax_core._errors import check_argument
+from fedbridge.preprocessing._fingerprint import fingerprint64
+
+
+class Vocabulary(dict[bytes, int]):
+    """Word to id, counted from zero; an unknown word has the id of its bucket after the last word.
+
+    Args:
+        words: Each once, the most frequent first.
+        num_oov_buckets: The buckets for unknown words.
+
+    Raises:
+        ArgumentError: No words, one of them twice, or no bucket.
+
+    Example:
+        >>> vocabulary = Vocabulary(["the", "a"], num_oov_buckets=3)
+        >>> [vocabulary[word] for word in (b"a", b"the", b"hello")]
+        [1, 0, 3]
+    """
+
+    def __init__(self, words: Sequence[str | bytes], num_oov_buckets: int = 1):
+        keys = [word.encode() if isinstance(word, str) else word for word in words]
+        super().__init__(zip(keys, itertools.count(), strict=False))
+        check_argument(len(keys) > 0, "vocabulary", words, "at least one word")
+        if len(self) < len(keys):
+            again = next(word for i, word in enumerate(keys) if self[word] != i)
+            check_argument(False, f"word {again!r} of the vocabulary", "twice in it", "there once")
+        buckets = isinstance(num_oov_buckets, int) and num_oov_buckets > 0
+        check_argument(buckets, "num_oov_buckets", num_oov_buckets, "a positive integer")
+        self.num_oov_buckets = num_oov_buckets
+
+    def __missing__(self, word: bytes) -> int:
+        if self.num_oov_buckets == 1:
+            return len(self)
+        return len(self) + fingerprint64(word) % self.num_oov_buckets
+
+    def lookup(self, words: Iterable[bytes]) -> Int32[np.ndarray, " words"]:
+        """The ids of these words."""
+        return np.fromiter(map(self.__getitem__, words), np.int32)
