@@ -51,9 +51,7 @@ def assert_whole(data, whole):
 
 
 @pytest.mark.parametrize("name", SEEDED)
-@given(
-    clients=st.integers(1, 30), extra=st.integers(0, 100), seed=st.integers(0, 2**40)
-)
+@given(clients=st.integers(1, 30), extra=st.integers(0, 100), seed=st.integers(0, 2**40))
 @settings(max_examples=20, deadline=None)
 def test_every_row_belongs_to_one_client_and_seeds_repeat(name, clients, extra, seed):
     whole = arrays(2 * clients + extra, seed)

@@ -24,10 +24,10 @@ _KEYS = ("users", "num_samples", "user_data")
 def from_leaf(folder: str | os.PathLike) -> FederatedArrays:
     """Reads the JSON files of one split of a LEAF data set.
 
-    Numbers become float32, or int64 where all of a feature are whole; text becomes strings. A row
-    that is a list of several strings (Sent140's five fields) becomes the features "x/0", "x/1", ...;
-    one that is a list of token lists (Reddit) becomes one string, its tokens joined by spaces as in
-    Stack Overflow's; one that is a dictionary becomes "y/<key>".
+    Numbers become float32, or int64 where all of a feature are written as integers; text becomes
+    strings. A row that is a list of several strings (Sent140's five fields) becomes the features
+    "x/0", "x/1", ...; one that is a list of token lists (Reddit) becomes one string, its tokens
+    joined by spaces as in Stack Overflow's; one that is a dictionary becomes "y/<key>".
 
     Args:
         folder: Such as `leaf/data/femnist/data/train`; or one `.json` file. Files are read in the
