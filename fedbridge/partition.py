@@ -35,7 +35,7 @@ def by_feature(arrays: Arrays, feature: str) -> FederatedArrays:
     """
     columns = _columns(arrays)
     values, codes = _codes(columns, feature, whole=False)
-    ids = [v.decode(errors="replace") if isinstance(v, bytes) else str(v) for v in values]
+    ids = [v.decode(errors="backslashreplace") if isinstance(v, bytes) else str(v) for v in values]
     return _split(columns, codes, len(ids), ids)
 
 
@@ -217,16 +217,17 @@ def pachinko(
     waiting = [order[fine[order] == code].tolist() for code in range(len(values))]
     left = np.array([len(rows_left) for rows_left in waiting])
     below = [np.flatnonzero(parent == code) for code in range(len(coarse_values))]
+    left_below = np.array([left[labels].sum() for labels in below])
     owner = np.empty(rows, np.int64)
     for client, size in enumerate(np.bincount(_even(rows, num_clients), minlength=num_clients)):
         first = rng.dirichlet(np.full(len(below), alpha))
         second = [rng.dirichlet(np.full(len(labels), beta)) for labels in below]
         for _ in range(size):
-            full = np.array([left[labels].any() for labels in below])
-            group = _draw(rng, first, full)
+            group = _draw(rng, first, left_below > 0)
             chosen = below[group][_draw(rng, second[group], left[below[group]] > 0)]
             owner[waiting[chosen].pop()] = client
             left[chosen] -= 1
+            left_below[group] -= 1
     return _split(columns, owner, num_clients)
 
 

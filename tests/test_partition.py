@@ -73,6 +73,8 @@ def test_by_feature_groups_by_value():
     for client_id in data.client_ids:
         assert set(data.client(client_id)["label"].tolist()) == {int(client_id)}
     assert partition.by_feature(whole, "text").num_clients == 200
+    bytes_ = {"who": [b"a\xff", b"a\xfe", b"a\xff"]}
+    assert partition.by_feature(bytes_, "who").client_ids == ("a\\xfe", "a\\xff")
 
 
 def sizes(data):
