@@ -84,13 +84,15 @@ from fedbridge.jax_core import (
 from fedbridge.preprocessing import ClientSpec as ClientSpec
 
 if TYPE_CHECKING:
-    from fedbridge import models as models
+    from fedbridge import models as models, partition as partition
     from fedbridge.tff_io import (
         from_client_data as from_client_data,
         from_clients as from_clients,
         from_datasets as from_datasets,
+        from_hdf5 as from_hdf5,
         from_keras as from_keras,
         from_keras_reconstruction as from_keras_reconstruction,
+        from_leaf as from_leaf,
         from_sql as from_sql,
         from_tff_state as from_tff_state,
         load_latest_program_state as load_latest_program_state,
@@ -113,8 +115,10 @@ _FROM_TFF_IO = {
     "from_client_data",
     "from_clients",
     "from_datasets",
+    "from_hdf5",
     "from_keras",
     "from_keras_reconstruction",
+    "from_leaf",
     "from_sql",
     "from_tff_state",
     "load_latest_program_state",
@@ -134,8 +138,8 @@ _FROM_TFF_IO = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "models":
-        return importlib.import_module("fedbridge.models")
+    if name in {"models", "partition"}:
+        return importlib.import_module(f"fedbridge.{name}")
     if name in _FROM_TFF_IO:
         return getattr(importlib.import_module("fedbridge.tff_io"), name)
     raise AttributeError(f"module 'fedbridge' has no attribute {name!r}")

@@ -7,6 +7,7 @@ from fedbridge.tff_io._client_data import (
 )
 from fedbridge.tff_io._data_folder import DataFolder as DataFolder, find_data as find_data
 from fedbridge.tff_io._generate_emnist import generate_emnist as generate_emnist
+from fedbridge.tff_io._hdf5 import from_hdf5 as from_hdf5
 from fedbridge.tff_io._keras_graph import random_layers as random_layers
 from fedbridge.tff_io._keras_model import (
     from_keras as from_keras,
@@ -23,6 +24,7 @@ from fedbridge.tff_io._keras_reconstruction import (
     from_keras_reconstruction as from_keras_reconstruction,
     from_keras_reconstruction_config as from_keras_reconstruction_config,
 )
+from fedbridge.tff_io._leaf import from_leaf as from_leaf
 from fedbridge.tff_io._program_state import (
     load_latest_program_state as load_latest_program_state,
     load_program_state as load_program_state,
