@@ -5,8 +5,10 @@ A tenth of the rows are replayed here; all of them by `fedbridge parity`.
 
 import itertools
 import json
+import re
 import shutil
 
+import jax
 import pytest
 from typer.testing import CliRunner
 
@@ -197,3 +199,23 @@ def test_errors_name_what_is_wrong(tmp_path):
     _folder(tmp_path, "k_means.cases", trace="gone.zip")
     with pytest.raises(TraceError, match=r"gone\.zip"):
         parity.parity(folder=tmp_path)
+
+
+def test_a_process_that_starts_otherwise_is_noticed(monkeypatch):
+    class Other(parity.Player):
+        def __init__(self, recorded):
+            super().__init__(recorded)
+            self.processes = [_seven_times(process) for process in self.processes]
+
+    def _seven_times(process):
+        times = lambda tree: jax.tree.map(lambda leaf: leaf * 7, tree)
+        start = lambda: process.initialize()._replace(
+            finalizer=times(process.initialize().finalizer)
+        )
+        return process._replace(initialize=start)
+
+    row = parity.index()["weighted_fedavg.server_yogi"]
+    recorded = trace.read(parity.TRACES / row["trace"])
+    assert parity.start_failure(recorded) is None
+    monkeypatch.setattr(parity, "Player", Other)
+    assert re.match("the first state: 'finalizer/.*, and TFF's is", parity.start_failure(recorded))

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from fedbridge._version import __version__
 from fedbridge.bridge import judge, trace
 from fedbridge.bridge.distribution import p_value
+from fedbridge.bridge.player import Player, split
 from fedbridge.bridge.rebuild import what_is_random
 from fedbridge.bridge.replay import replay
 from fedbridge.bridge.result import EvaluationResult, RoundResult, strict
@@ -123,15 +125,33 @@ def judge_row(row: dict[str, Any], folder: Path) -> list[Cell]:
     """The cells of one row of the index, its trace replayed."""
     recorded = trace.read(folder / row["trace"])
     attributes = {key: row[key] for key in Cell._fields[:6]}
+    start = start_failure(recorded)
     if what_is_random(recorded):
-        return [_random(recorded, {**attributes, "case": row["cases"][0]})]
+        return [_random(recorded, {**attributes, "case": row["cases"][0]}, start)]
     result = replay(recorded)
     judged = list(result.evaluations or result.rounds)
     cells = []
     for case in dict.fromkeys(row["cases"]):
         calls = [one for one, its in zip(judged, row["cases"], strict=True) if its == case]
-        cells.append(Cell(**attributes, case=case, **_judged(calls, result.reason)))
+        cells.append(Cell(**attributes, case=case, **_judged(calls, result.reason, start)))
     return cells
+
+
+def start_failure(recorded: trace.Trace) -> str | None:
+    """What of TFF's first state a process here does not start from; the model's weights apart."""
+    player = Player(recorded)
+    first: dict[int, int] = {}
+    for call in recorded.calls:
+        first.setdefault(call.process, call.state_before)
+    for process, number in first.items():
+        ours, theirs = player.initial(process), split(recorded.state(number))[1]
+        for name in sorted(ours.keys() | theirs.keys()):
+            if name not in ours or name not in theirs:
+                return f"the first state: {name!r} is {'not in TFF' if name in ours else 'missing'}"
+            # A default may be an exponential or a logarithm: two roundings.
+            if not np.allclose(ours[name], theirs[name], rtol=2.4e-7, atol=0.0, equal_nan=True):
+                return f"the first state: {name!r} is {ours[name]}, and TFF's is {theirs[name]}"
+    return None
 
 
 def to_json(result: Parity) -> dict[str, Any]:
@@ -145,22 +165,25 @@ def to_json(result: Parity) -> dict[str, Any]:
     }
 
 
-def _random(recorded: trace.Trace, attributes: dict[str, Any]) -> Cell:
+def _random(recorded: trace.Trace, attributes: dict[str, Any], start: str | None) -> Cell:
     p = p_value(recorded)
+    unlikely = None if p > LEAST_P else f"p = {p:.1g}, below {LEAST_P:.0e}"
     return Cell(
         **attributes,
         probe_error=None,
         round_error=None,
         noise_floor=None,
         counters_equal=True,
-        passed=p > LEAST_P,
-        failure=None if p > LEAST_P else f"p = {p:.1g}, below {LEAST_P:.0e}",
+        passed=not (start or unlikely),
+        failure=start or unlikely,
         p_value=p,
     )
 
 
-def _judged(calls: list[RoundResult | EvaluationResult], reason: str) -> dict[str, Any]:
-    failures = [one.failure or (None if one.passed else reason) for one in calls]
+def _judged(
+    calls: list[RoundResult | EvaluationResult], reason: str, start: str | None
+) -> dict[str, Any]:
+    failures = [start, *(one.failure or (None if one.passed else reason) for one in calls)]
     counters = [judge.counter_failure(one.metrics, one.metrics_reference) for one in calls]
     rounds = [one for one in calls if isinstance(one, RoundResult)]
     largest = lambda name: max((getattr(one, name) for one in rounds), default=None)

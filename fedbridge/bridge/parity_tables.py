@@ -44,14 +44,19 @@ def summary(result: Parity) -> str:
     """One line: how many cells pass, and the largest errors."""
     passed = sum(cell.passed for cell in result.cells)
     line = f"{passed} of {len(result.cells)} cells agree with TFF 0.87.0"
-    probes = [cell.probe_error for cell in result.cells if cell.probe_error is not None]
-    rounds = [cell.round_error for cell in result.cells if cell.round_error is not None]
-    if probes and rounds:
+    probed = [cell for cell in result.cells if cell.probe_error is not None]
+    largest = lambda cells: words.error(max(cell.probe_error for cell in cells))
+    at_server = [cell for cell in probed if cell.side in ("server", "both")]
+    others = [cell for cell in probed if cell.side not in ("server", "both")]
+    if others:
+        line += f"; largest error after one local step {largest(others)} of the update"
+    if at_server:
         line += (
-            f"; largest error after one local step {words.error(max(probes))} of the update, "
-            f"after a whole round {words.error(max(rounds))}"
+            f"{', and' if others else '; largest error after one local step'} {largest(at_server)} "
+            "where the server has another optimizer than SGD"
         )
-    return line
+    rounds = [cell.round_error for cell in result.cells if cell.round_error is not None]
+    return f"{line}; after a whole round {words.error(max(rounds))}" if rounds else line
 
 
 def failures(result: Parity) -> list[str]:

@@ -86,6 +86,12 @@ class Player:
         state = jax.tree.unflatten(structure, [recorded[name] for name in names])
         return jax.tree.map(_like, state, template)
 
+    def initial(self, process: int) -> dict[str, np.ndarray]:
+        """What a process starts from, but for the model, by the paths of TFF's state."""
+        state = self.processes[process].initialize()
+        names = _names(state, evaluates(self.trace.processes[process]))
+        return split(dict(zip(names, jax.tree.leaves(state), strict=True)))[1]
+
     def server_step(self, number: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """The server optimizer alone on the update of `server_step`: weights and its state."""
         call = self.trace.calls[number]
