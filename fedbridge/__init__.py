@@ -44,6 +44,7 @@ from fedbridge.jax_core import (
     ModelError as ModelError,
     ModelWeights as ModelWeights,
     NotReplayableError as NotReplayableError,
+    PerClient as PerClient,
     Pipeline as Pipeline,
     ReconstructionModel as ReconstructionModel,
     ReferenceEnvironmentError as ReferenceEnvironmentError,

@@ -209,10 +209,9 @@ def test_a_process_that_starts_otherwise_is_noticed(monkeypatch):
 
     def _seven_times(process):
         times = lambda tree: jax.tree.map(lambda leaf: leaf * 7, tree)
-        start = lambda: process.initialize()._replace(
-            finalizer=times(process.initialize().finalizer)
-        )
-        return process._replace(initialize=start)
+        state = process.initialize()
+        wrong = state._replace(finalizer=times(state.finalizer))
+        return process._replace(initialize=lambda: wrong)
 
     row = parity.index()["weighted_fedavg.server_yogi"]
     recorded = trace.read(parity.TRACES / row["trace"])

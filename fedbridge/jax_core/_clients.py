@@ -24,7 +24,8 @@ class ClientOutput(NamedTuple):
 
     Attributes:
         summed: Reduced over clients: weighted updates, weights, sums of metrics, counts.
-        kept: Kept for each client: `[clients, ...]` afterwards.
+        kept: Kept for each client: `[clients, ...]` afterwards, padded as the cohort is; a
+            `PerClient(kept, round.num_clients)` among the measurements is cut to the real ones.
     """
 
     summed: PyTree
