@@ -179,7 +179,8 @@ def pachinko(
     labels below each from Dirichlet(beta). A row of it is a draw of a coarse label, of a label
     below, and of one of that label's rows that are left. What is exhausted is taken out, and the
     rest renormalized. Clients get equally many rows (to one row), all of them in the end; TFF's
-    500 clients have 100 each. The draws are not those of TFF's own split, whose generator is not part of TFF.
+    500 clients have 100 each. The draws are not those of TFF's own split, whose generator is not
+    part of TFF.
 
     Args:
         arrays: Feature name to rows.
