@@ -5,6 +5,7 @@ the exit code of `check`, `replay` and `demo`: 0 match, 1 differs, 3 not compara
 """
 
 import contextlib
+import difflib
 import enum
 import io
 import sys
@@ -223,9 +224,13 @@ def parity(
     if html is not None:
         check_target(html)
     console = _console(json)
-    names = [name for name in matrix.index() if (only or "") in name]
+    rows = list(matrix.index())
+    wanted = (only or "").lower().replace(" ", "_")  # names as in the table, too
+    names = [name for name in rows if wanted in name]
     if not names:
-        raise FedbridgeError(f"no row of the matrix has {only!r} in its name.")
+        near = difflib.get_close_matches(wanted, {part for row in rows for part in row.split(".")})
+        cure = f"near are {', '.join(near)}" if near else f"one is {rows[0]!r}"
+        raise FedbridgeError(f"no row of the matrix has {only!r} in its name; {cure}.")
     with _bar(console, "replaying TFF's rounds", len(names)) as advance:
         result = matrix.parity(names, on_event=advance)
     parity_tables.show(console, result)

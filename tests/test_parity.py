@@ -218,3 +218,8 @@ def test_a_process_that_starts_otherwise_is_noticed(monkeypatch):
     assert parity.start_failure(recorded) is None
     monkeypatch.setattr(parity, "Player", Other)
     assert re.match("the first state: 'finalizer/.*, and TFF's is", parity.start_failure(recorded))
+
+
+def test_an_unknown_row_names_those_that_are_near():
+    told = CliRunner().invoke(app, ["parity", "--only", "mime lite"]).output
+    assert "no row of the matrix has 'mime lite' in its name; near are" in " ".join(told.split())
