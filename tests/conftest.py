@@ -15,8 +15,8 @@ os.environ["KERAS_BACKEND"] = "jax"
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-# The same examples in every run: what fails once fails again.
-hypothesis.settings.register_profile("same", derandomize=True)
+# The same examples in every run: what fails once fails again, and on a slow machine no other.
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("same")
 
 
