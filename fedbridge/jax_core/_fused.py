@@ -15,8 +15,9 @@ def fused(round: Callable) -> Callable:
     """One round after another, as a function of the state and what `stack` made."""
 
     def rounds(state: PyTree, cohorts: Cohort) -> tuple[PyTree, PyTree]:
-        def next(state: PyTree, own: Cohort) -> tuple[PyTree, PyTree]:
-            return round(state, dataclasses.replace(own, features=cohorts.features))
+        def next(state: PyTree, own: Cohort) -> tuple[PyTree, ...]:
+            output = round(state, dataclasses.replace(own, features=cohorts.features))
+            return tuple(output)  # jax 0.12 takes no named tuple
 
         return jax.lax.scan(next, state, dataclasses.replace(cohorts, features={}))
 
