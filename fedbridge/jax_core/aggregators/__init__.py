@@ -57,3 +57,7 @@ from fedbridge.jax_core.aggregators._quantiles import (
     nan_as_tff as nan_as_tff,
     quantile_estimation as quantile_estimation,
 )
+
+# TFF's names for them.
+clipping_factory = clipping
+zeroing_factory = zeroing
