@@ -25,6 +25,13 @@ def equal(a, b):
     return jax.tree.all(jax.tree.map(np.array_equal, a, b))
 
 
+def close(a, b):
+    """Two programs of the same sums: XLA may fuse them otherwise, and round them once more."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    near = lambda x, y: np.allclose(x, y, rtol=2.4e-7, atol=0.0)
+    return jax.tree.all(jax.tree.map(near, a, b))
+
+
 def rounds(process, count=2, data=None):
     packed = data or fb.from_clients(clients(SIZES))
     state, metrics = process.initialize(), None
@@ -40,8 +47,8 @@ def test_each_model_is_evaluated_as_alone(masked):
     state, metrics = rounds(fed_multi_eval(OrderedDict(a=first, b=second)))
     for name, model in (("a", first), ("b", second)):
         alone, expected = rounds(fed_eval(model))
-        assert equal(metrics["client_work"][name], expected["client_work"])
-        assert equal(state.client_work[name], alone.client_work)
+        assert close(metrics["client_work"][name], expected["client_work"])
+        assert close(state.client_work[name], alone.client_work)
     assert list(metrics["client_work"]) == ["a", "b"]
     losses = [m["eval"]["total_rounds_metrics"]["loss"] for m in metrics["client_work"].values()]
     assert losses[0] != losses[1]
@@ -94,7 +101,7 @@ def test_several_weights_of_one_model():
     after, metrics = process.next(state, cohort)
     for name, alone in (("old", fed_eval(model)), ("new", fed_eval(other(model)))):
         expected = alone.next(alone.initialize(), cohort).metrics["client_work"]
-        assert equal(metrics["client_work"][name], expected)
+        assert close(metrics["client_work"][name], expected)
     assert equal(after.global_model_weights, state.global_model_weights)
     wrong = fb.ModelWeights([np.zeros((2, 2), np.float32)] * 2, [])
     with pytest.raises(fb.StateError, match="new/trainable/0"):
