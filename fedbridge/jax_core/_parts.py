@@ -95,7 +95,7 @@ def run_in_parts(first: Callable, second: Callable, cohort: CohortInParts) -> An
         part_sums, part_kept = first(part)
         sums = part_sums if sums is None else tree_add(sums, part_sums)
         count = int(part.num_clients)
-        # Still on the device: to fetch it would be to wait for this part before the next is gathered.
+        # Left on the device: to fetch it here would be to wait for this part.
         kept.append(jax.tree.map(lambda leaf, count=count: leaf[:count], part_kept))
         jax.block_until_ready(before)  # the rows of the part before that one are free now
     padding = len(cohort.client_hashes) - int(cohort.num_clients)
