@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from fedbridge.jax_core import aggregators, tree_add, tree_zeros_like
+from fedbridge.tff_io._tff_state import as_in_tff
 
 # Norms, means and powers of a few float32 numbers: a few roundings of 6e-8 each, and the estimates
 # are products of one such factor a round. Sums and means alone are equal to the last bit.
@@ -152,12 +153,10 @@ def runner(aggregator):
     return next
 
 
-def form(tree, drop=()):
-    """Names in their order, dtypes and shapes; texts, which no array of jax is, are left out."""
+def form(tree):
+    """Names in their order, dtypes and shapes."""
     if hasattr(tree, "_fields"):
-        return [
-            (name, form(getattr(tree, name))) for name in tree._fields if not is_text(tree, name)
-        ]
+        return [(name, form(getattr(tree, name))) for name in tree._fields]
     if isinstance(tree, Mapping):
         return [(name, form(value)) for name, value in tree.items()]
     if isinstance(tree, list | tuple):
@@ -166,17 +165,10 @@ def form(tree, drop=()):
     return str(leaf.dtype), leaf.shape
 
 
-def is_text(tree, name):
-    return isinstance(getattr(tree, name), bytes)
-
-
 def leaves(tree, path=""):
-    """The leaves by their paths; of TFF's texts those that our event's class has as constants."""
+    """The leaves by their paths."""
     if hasattr(tree, "_fields"):
-        named = {name: getattr(tree, name) for name in tree._fields}
-        if hasattr(tree, "class_name"):
-            named |= {name: getattr(tree, name) for name in ("module_name", "class_name")}
-        pairs = named.items()
+        pairs = zip(tree._fields, tree, strict=True)
     elif isinstance(tree, Mapping):
         pairs = tree.items()
     elif isinstance(tree, list | tuple):
@@ -188,10 +180,10 @@ def leaves(tree, path=""):
 
 def assert_same(ours, theirs, sizes=None, bitwise=False):
     """Equal in form, and leaf by leaf; a sum's error is one of its largest terms, the `sizes`."""
+    ours, sizes = (as_in_tff(jax.device_get(t)) for t in (ours, ours if sizes is None else sizes))
     assert form(ours) == form(theirs)
-    mine, yours = leaves(jax.device_get(ours)), leaves(theirs)
+    mine, yours, sizes = leaves(ours), leaves(theirs), leaves(sizes)
     assert mine.keys() == yours.keys()
-    sizes = leaves(jax.device_get(sizes if sizes is not None else ours))
     for path, expected in yours.items():
         if bitwise or not np.issubdtype(np.asarray(expected).dtype, np.floating):
             np.testing.assert_array_equal(mine[path], expected, err_msg=path)
@@ -252,7 +244,7 @@ def test_a_state_with_noise_and_what_it_costs(tff, name, build):
     theirs = build(Theirs(tff)).create(types(tff, SHAPES)).initialize()
     ours = build(Ours()).initialize(draw(np.random.default_rng(0), SHAPES, 0.0))
     assert_same(ours, theirs)
-    assert any("class_name" in path for path in leaves(ours))
+    assert any("class_name" in path for path in leaves(theirs))
 
 
 LARGE = OrderedDict(large=(150, 140), small=(100, 200))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedbridge import preprocessing as ours
-from fedbridge.jax_core import ArgumentError, Forward, Model, ModelWeights
+from fedbridge.jax_core import ArgumentError, Forward, Model, ModelWeights, sequential
 from fedbridge.preprocessing import ClientSpec
 from fedbridge.tff_io import (
     find_data,
@@ -37,8 +37,8 @@ def _rows(cohort):
 
 def our_batches(data, pipeline, client_id):
     """The batches of one client, cut to their real rows."""
-    cohort = data.cohort([client_id], pipeline)
-    stream = cohort.streams["train"]
+    cohort = sequential.place(data.cohort([client_id], pipeline))
+    stream = jax.device_get(cohort.streams["train"])
     steps, size = int(stream.step_offsets[-1]), stream.rows.shape[1]
     values = jax.tree.map(np.asarray, _rows(cohort))
     cut = lambda step, v: v[step * size : step * size + stream.sizes[step]]
