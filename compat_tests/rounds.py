@@ -1,4 +1,7 @@
-"""Rounds of one process of TFF and one of fedbridge, each round from TFF's own state."""
+"""Rounds of one process of TFF and one of fedbridge, each round from TFF's own state.
+
+What TFF starts from is its state after a conversion to fedbridge's and back.
+"""
 
 import numpy as np
 
@@ -28,7 +31,10 @@ def compare_rounds(theirs, ours, rounds, dataset, batches):
         nobody = {name: column[:0] for name, column in rounds[0][0].items()}
         data = fb.from_clients({f"c{i}": c for i, c in enumerate(clients)} or {"nobody": nobody})
         cohort = data.cohort(data.client_ids if clients else [], batches)
-        expected = theirs.next(state, [dataset(client) for client in clients])
+        handed_over = fb.to_tff_state(mine, like=state)
+        for path, leaf in leaves(state).items():
+            np.testing.assert_array_equal(leaves(handed_over)[path], leaf, err_msg=path)
+        expected = theirs.next(handed_over, [dataset(client) for client in clients])
         after, metrics = ours.next(mine, cohort)
 
         start, end = leaves(state), leaves(expected.state)
