@@ -47,7 +47,7 @@ def _reference() -> Path:
 
 
 PEERS = {
-    "fedbridge": Peer(("",), lambda: Path(sys.executable)),
+    "fedbridge": Peer(("default", "sharded"), lambda: Path(sys.executable)),
     "tff": Peer(("default", "cores"), _reference),
     "fedjax": Peer(("jit", "pmap"), _fedjax),
 }

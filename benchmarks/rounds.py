@@ -125,8 +125,7 @@ def _task(
             continue
         rate = machine["matrix_product_gflops"]
         found[peer] = _figures(task, firsts[peer], turns[peer], ends[peer], rate)
-        if settings[peer]:
-            found[peer]["setting"] = settings[peer]
+        found[peer]["setting"] = settings[peer]
         if peer != _OURS and _OURS not in absent:
             found[peer] |= _ratios(turns[_OURS], turns[peer])
     return found

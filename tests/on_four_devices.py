@@ -33,7 +33,8 @@ ALGORITHMS = {
 
 def assert_same_round(one, four, start):
     """Within 1e-6 of the update's norm and 2 ulp, tensor by tensor; counters are equal."""
-    weights = [jax.tree.leaves(s.global_model_weights) for s in (start, one.state, four.state)]
+    states = start, one.state, four.state
+    weights = [[*map(np.asarray, jax.tree.leaves(s.global_model_weights))] for s in states]
     update = [new - old for old, new, _ in zip(*weights, strict=True)]
     norm = np.sqrt(sum(float(jnp.sum(u**2)) for u in update))
     assert norm > 0
@@ -75,6 +76,23 @@ def test_many_devices_agree_with_one_and_with_themselves(name, masked, way):
         nobody = four.next(start, data.cohort([], BATCHES))
         assert equal(nobody.state.global_model_weights, start.global_model_weights)
         assert equal(nobody.state.finalizer, start.finalizer)
+
+
+@pytest.mark.parametrize("way", [fb.sequential, fb.debug], ids=["sequential", "debug"])
+def test_one_device_goes_on_where_four_stopped(way):
+    data = fb.from_clients(clients(SIZES))
+    cohort = data.cohort(data.client_ids, BATCHES)
+    model = linear_model()
+    one, four = (ALGORITHMS["private"](model, e) for e in (way, WAYS["four"]))
+    start = four.next(four.initialize(), cohort).state
+    assert_same_round(one.next(start, cohort), four.next(start, cohort), start)
+    weights = four.get_model_weights(start)
+    on_host = jax.tree.map(np.asarray, weights)
+    assert equal(fb.central_eval(model, data)(weights), fb.central_eval(model, data)(on_host))
+    process = fb.algorithms.fed_eval(model, execution=way)
+    state = process.set_model_weights(process.initialize(), weights)
+    assert int(process.next(state, cohort).metrics["client_work"]["eval"][
+        "current_round_metrics"]["num_examples"]) == 2 * sum(SIZES)  # fmt: skip
 
 
 def test_what_clients_carry_and_keep_has_its_place():

@@ -1,5 +1,10 @@
-"""fedbridge's worker: the public API, with its defaults."""
+"""fedbridge's worker: the public API.
 
+Settings: "default", its defaults, and "sharded", the clients spread over all devices; on a CPU every
+core then is a device.
+"""
+
+import os
 import time
 from typing import Any
 
@@ -8,11 +13,15 @@ from benchmarks.workers.serve import Peer, serve
 
 
 def open_peer(task: data.Task, setting: str) -> Peer:
-    """The task in fedbridge; it has one setting."""
+    """The task in fedbridge."""
     import jax
 
     import fedbridge as fb
 
+    execution = fb.default_execution
+    if setting == "sharded":
+        jax.config.update("jax_num_cpu_devices", os.cpu_count())
+        execution = fb.sharded()
     train_data = fb.from_clients(data.clients(task))
     test_data = fb.from_clients({"test": data.test_examples(task)})
     batches = fb.Batches(task.batch_size, shuffle_buffer=task.buffer, seed=1)
@@ -26,7 +35,8 @@ def open_peer(task: data.Task, setting: str) -> Peer:
 
     def start() -> Any:
         built["model"] = made = model()
-        built["process"] = fb.algorithms.fed_avg(made, fb.optimizers.sgdm(task.learning_rate))
+        optimizer = fb.optimizers.sgdm(task.learning_rate)
+        built["process"] = fb.algorithms.fed_avg(made, optimizer, execution=execution)
         weights = jax.tree.map(lambda leaf: data.initial_weight(leaf.shape), made.initial_weights)
         return built["process"].set_model_weights(built["process"].initialize(), weights)
 

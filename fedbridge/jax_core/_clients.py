@@ -15,7 +15,7 @@ from jaxtyping import Key, PyTree
 
 from fedbridge.jax_core._cohort import Cohort
 from fedbridge.jax_core._parts import CohortInParts, first_half, leave_or_go_on, run_in_parts
-from fedbridge.jax_core._place import place
+from fedbridge.jax_core._place import on_one_device, place
 from fedbridge.jax_core._steps import Client
 
 
@@ -96,11 +96,12 @@ def client_key(cohort: Cohort, index: Any) -> Key[Any, ""]:
 
 
 class JittedRound:
-    """A round as one compiled program; cohorts that are not placed yet are.
+    """A round as one compiled program; what is not where it runs yet is put there.
 
     Args:
         round: A pure function.
         place: As in `Execution`.
+        put: The same for the other arguments.
         platform: For which it is compiled; default jax's.
         options: Of `jax.jit`.
     """
@@ -109,6 +110,7 @@ class JittedRound:
         self,
         round: Callable,
         place: Callable[[Cohort], Cohort] = place,
+        put: Callable[[PyTree], PyTree] = on_one_device,
         platform: str | None = None,
         **options: Any,
     ):
@@ -118,7 +120,7 @@ class JittedRound:
             from fedbridge.jax_core._convolutions import jit_on_cpu as jit
         self._jitted = jit(round, **options)
         self._first_half = jit(first_half(round), **options)
-        self._place = place
+        self._place, self._put = place, put
 
     def __call__(self, *args: Any) -> Any:
         placed = [self._placed(arg) for arg in args]
@@ -134,7 +136,9 @@ class JittedRound:
         return self._jitted.lower(*map(self._placed, args))
 
     def _placed(self, arg: Any) -> Any:
-        return self._place(arg) if isinstance(arg, Cohort) and not arg.placed else arg
+        if not isinstance(arg, Cohort):
+            return self._put(arg)
+        return arg if arg.placed else self._place(arg)
 
 
 def jit_round(round: Callable) -> Callable:

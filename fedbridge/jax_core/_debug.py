@@ -12,6 +12,7 @@ from jaxtyping import PyTree
 from fedbridge.jax_core._clients import ClientFn, Execution, client_key, zeros_of
 from fedbridge.jax_core._cohort import Cohort
 from fedbridge.jax_core._errors import ClientStepError
+from fedbridge.jax_core._place import on_one_device
 from fedbridge.jax_core._residence import own_rows
 from fedbridge.jax_core._steps import Client
 from fedbridge.jax_core._trees import tree_add
@@ -49,7 +50,7 @@ def _python_loop(client: int) -> Callable:
 
 def _no_jit(round: Callable) -> Callable:
     def run(*args: Any) -> Any:
-        placed = [_place(arg) if isinstance(arg, Cohort) else arg for arg in args]
+        placed = [_place(arg) if isinstance(arg, Cohort) else on_one_device(arg) for arg in args]
         with jax.disable_jit():
             return round(*placed)
 

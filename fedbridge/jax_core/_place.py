@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import jax
+from jaxtyping import PyTree
 
 from fedbridge.jax_core._cohort import Cohort
 from fedbridge.jax_core._parts import in_parts
@@ -34,3 +35,20 @@ def default_device() -> jax.Device:
     if isinstance(device, jax.Device):
         return device
     return jax.local_devices(backend=device)[0]
+
+
+def on_one_device(tree: PyTree) -> PyTree:
+    """Values that lie on several devices alike, as a sharded round leaves its state; on one.
+
+    What lies on one device stays there.
+    """
+    return jax.tree.map(_on_one_device, tree)
+
+
+def _on_one_device(leaf: Any) -> Any:
+    if not isinstance(leaf, jax.Array) or len(leaf.sharding.device_set) == 1:
+        return leaf
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        data = _on_one_device(jax.random.key_data(leaf))
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
+    return jax.device_put(leaf.addressable_data(0), default_device())

@@ -78,9 +78,8 @@ def sharded(
     def compile_for_mesh(round: Callable) -> Callable:
         platform = mesh.devices.flat[0].platform
         everywhere = NamedSharding(mesh, _ALL)
-        compiled = JittedRound(round, place, platform, out_shardings=everywhere)
-        put = lambda arg: arg if isinstance(arg, Cohort) else replicate(arg, mesh)
-        return lambda *args: compiled(*map(put, args))
+        put = lambda arg: replicate(arg, mesh)
+        return JittedRound(round, place, put, platform, out_shardings=everywhere)
 
     return Execution(over_devices, compile_for_mesh, place)
 
