@@ -40,6 +40,7 @@ def test_figures_and_absent_peers(tmp_path, monkeypatch):
     said = []
     result = rounds.run({"tiny": TINY}, ["tff", "fedjax"], choose=False, say=said.append)
     found = result["tasks"]["tiny"]
+    assert found["fedbridge"].pop("setting") == "default"
     assert set(found["fedbridge"]) == FIGURES
     assert all(value > 0 for value in found["fedbridge"].values())
     assert found["fedbridge"]["loss"] < np.log(62) * 1.2
@@ -52,6 +53,17 @@ def test_figures_and_absent_peers(tmp_path, monkeypatch):
     assert machine["versions"]["fedbridge"].keys() == {"fedbridge", "jax", "device"}
     assert said[-1] == "tiny: evaluation by fedbridge"
     assert "fedjax is absent: ModuleNotFoundError" in tables(result)
+
+
+def test_both_settings_compute_the_same():
+    losses = []
+    for setting in peers.PEERS["fedbridge"].settings:
+        with peers.Worker("fedbridge") as worker:
+            worker.ask("open", task=TINY._asdict(), setting=setting)
+            worker.ask("first")
+            worker.ask("turn", first=2, count=2)
+            losses.append(worker.ask("end")["loss"])
+    np.testing.assert_allclose(*losses, rtol=1e-5)  # sums in another order
 
 
 def test_a_worker_that_ends_by_itself(monkeypatch):

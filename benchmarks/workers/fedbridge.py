@@ -1,7 +1,7 @@
 """fedbridge's worker: the public API.
 
-Settings: "default", its defaults, and "sharded", the clients spread over all devices; on a CPU every
-core then is a device.
+Settings: "default", its defaults, and "sharded", the clients spread over all devices; on a CPU
+every core then is a device.
 """
 
 import os

@@ -48,7 +48,7 @@ def on_one_device(tree: PyTree) -> PyTree:
 def _on_one_device(leaf: Any) -> Any:
     if not isinstance(leaf, jax.Array) or len(leaf.sharding.device_set) == 1:
         return leaf
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         data = _on_one_device(jax.random.key_data(leaf))
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(leaf))
     return jax.device_put(leaf.addressable_data(0), default_device())
