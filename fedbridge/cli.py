@@ -141,6 +141,26 @@ def check(
 
 @app.command(
     context_settings=_FOR_THE_SCRIPT,
+    epilog="Examples: [bold]fedbridge run emnist_fedavg.py[/bold] · "
+    "[bold]fedbridge run train.py -- --model cnn --rounds 50[/bold]\n\n"
+    "Exit codes: the script's own; 1 after an exception of the script, 2 if it asks for something "
+    "that does not run here.",
+)
+def run(script: _Script, arguments: _Arguments = None) -> None:
+    """Run a TFF script on JAX, where TFF cannot be installed.
+
+    The script stays as it is: for it, `tensorflow_federated` is `fedbridge.tff`. It needs whatever
+    else it imports, TensorFlow for example.
+    """
+    from fedbridge.bridge.programs import keep_programs
+    from fedbridge.tff._run import run as run_script
+
+    keep_programs()
+    raise typer.Exit(run_script(script, arguments or []))
+
+
+@app.command(
+    context_settings=_FOR_THE_SCRIPT,
     epilog="Example: [bold]fedbridge record emnist_fedavg.py -o trace -- --model softmax[/bold]",
 )
 def record(

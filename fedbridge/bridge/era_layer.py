@@ -5,15 +5,15 @@ its old self in terms of 0.87.0's: same arguments, same shape of result. What a 
 once, as one line of `adapted`. Names, life spans and successors are in `eras`.
 """
 
-import collections
 import functools
 import inspect
 import sys
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from fedbridge.bridge import builders, eras
+from fedbridge.bridge import builders, eras, old_keras
+from fedbridge.bridge.old_metrics import Metrics, old_training_metrics
 from fedbridge.jax_core import ScriptError
 
 
@@ -22,9 +22,13 @@ def install(watch: Any) -> None:
     import tensorflow_federated as tff
 
     learning, simulation = tff.learning, tff.simulation
+    # Looked up in every call: the recorder replaces it.
+    make = lambda *args, **kwargs: learning.models.from_keras_model(*args, **kwargs)
     renamed: dict[str, Any] = {
-        "tff.learning.from_keras_model": _from_keras_model,
-        "tff.learning.from_compiled_keras_model": _from_compiled_keras_model,
+        "tff.learning.from_keras_model": functools.partial(old_keras.from_keras_model, make),
+        "tff.learning.from_compiled_keras_model": functools.partial(
+            old_keras.from_compiled_keras_model, make
+        ),
         "tff.learning.build_federated_averaging_process": functools.partial(_averaging, watch),
         "tff.learning.build_federated_sgd_process": functools.partial(_federated_sgd, watch),
         "tff.learning.build_federated_evaluation": functools.partial(_evaluation, watch),
@@ -119,122 +123,6 @@ def _type_at(placement: Any) -> Callable[..., Any]:
         return tff.FederatedType(member, placement, all_equal)
 
     return type_at
-
-
-# ----------------------------------------------------------------------------- models
-
-
-def _from_keras_model(*args: Any, **kwargs: Any) -> Any:
-    """`from_keras_model` in both its old call forms.
-
-    (keras_model, loss, input_spec, loss_weights, metrics), and before that
-    (keras_model, dummy_batch, loss, loss_weights, metrics, optimizer).
-    """
-    import tensorflow as tf
-    import tensorflow_federated as tff
-
-    names = ["keras_model", "loss", "input_spec", "loss_weights", "metrics"]
-    if "dummy_batch" in kwargs or (
-        len(args) > 1 and isinstance(args[1], tuple | list | Mapping)
-        and not all(isinstance(part, tf.keras.losses.Loss) for part in args[1])
-    ):  # fmt: skip
-        names = ["keras_model", "dummy_batch", "loss", "loss_weights", "metrics", "optimizer"]
-    given = dict(zip(names, args, strict=False)) | kwargs
-    if "dummy_batch" in given:
-        given["input_spec"] = _spec(given.pop("dummy_batch"))
-    if given.pop("optimizer", None) is not None:
-        raise ScriptError(
-            "from_keras_model(optimizer=...) trains on single machines only; give the optimizer "
-            "to build_federated_averaging_process."
-        )
-    given["loss"] = _loss(given["loss"])
-    return tff.learning.models.from_keras_model(**given)
-
-
-def _from_compiled_keras_model(keras_model: Any, dummy_batch: Any) -> Any:
-    """A model with the loss and the metrics that it was compiled with."""
-    import tensorflow_federated as tff
-
-    loss = _loss(keras_model.loss)
-    # Inside TFF's graph Keras makes a model of its first generation, which keeps them elsewhere.
-    compiled = keras_model.compiled_metrics
-    given = compiled._user_metrics if compiled is not None else keras_model._compile_metrics
-    metrics = [_metric(metric, loss) for metric in _flat(given)]
-    keras_model._is_compiled = False  # 0.87.0 refuses compiled models, for being compiled only
-    return tff.learning.models.from_keras_model(
-        keras_model, loss=loss, input_spec=_spec(dummy_batch), metrics=metrics
-    )
-
-
-def _spec(batch: Any) -> Any:
-    """The spec of a dummy batch: any number of rows like its rows."""
-    import tensorflow as tf
-
-    def one(array: Any) -> Any:
-        tensor = tf.convert_to_tensor(array)
-        return tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype)
-
-    return tf.nest.map_structure(one, batch)
-
-
-def _loss(loss: Any) -> Any:
-    """A Keras loss object, from one, from its name, or from the function of that name."""
-    import tensorflow as tf
-
-    if isinstance(loss, tf.keras.losses.Loss | list):
-        return loss
-    if isinstance(loss, type):
-        return loss()
-    found = tf.keras.losses.get(loss)
-    cls = getattr(tf.keras.losses, _camel(getattr(found, "__name__", "")), None)
-    if cls is not None and getattr(found, "__module__", "").startswith("keras."):
-        return cls()
-
-    class ScriptLoss(tf.keras.losses.Loss):
-        def call(self, y_true: Any, y_pred: Any) -> Any:
-            return found(y_true, y_pred)
-
-    return ScriptLoss()
-
-
-def _metric(metric: Any, loss: Any) -> Any:
-    """A Keras metric object; "accuracy" is the one that goes with the loss, as in Keras."""
-    import tensorflow as tf
-
-    if isinstance(metric, tf.keras.metrics.Metric):
-        return metric
-    if metric in ("accuracy", "acc"):
-        kind = type(loss).__name__
-        cls = {
-            "SparseCategoricalCrossentropy": tf.keras.metrics.SparseCategoricalAccuracy,
-            "CategoricalCrossentropy": tf.keras.metrics.CategoricalAccuracy,
-            "BinaryCrossentropy": tf.keras.metrics.BinaryAccuracy,
-        }.get(kind)
-        if cls is None:
-            raise ScriptError(
-                f"metrics=['accuracy'] with {kind} depends on the labels; name the metric's class."
-            )
-        return cls(name=metric)
-    name = metric if isinstance(metric, str) else getattr(metric, "__name__", str(metric))
-    cls = getattr(tf.keras.metrics, _camel(name), None)
-    if cls is None:
-        raise ScriptError(f"the metric {name!r} is not one of Keras' classes; name the class.")
-    return cls(name=name)
-
-
-def _camel(name: str) -> str:
-    """sparse_categorical_crossentropy -> SparseCategoricalCrossentropy."""
-    return "".join(part.capitalize() for part in name.split("_"))
-
-
-def _flat(nested: Any) -> list[Any]:
-    if nested is None:
-        return []
-    if isinstance(nested, Mapping):
-        nested = list(nested.values())
-    if isinstance(nested, list | tuple):
-        return [leaf for part in nested for leaf in _flat(part)]
-    return [nested]
 
 
 # ----------------------------------------------------------------------------- processes
@@ -339,72 +227,6 @@ def _evaluation(watch: Any, model_fn: Any, *_: Any, **__: Any) -> Any:
         return Metrics({"eval": current}, behind=[current])
 
     return evaluation
-
-
-class Metrics(collections.OrderedDict):
-    """Metrics in every shape that they had under one builder's name.
-
-    Keys, attributes and `_asdict()` reach the values of `behind` as well: `metrics.loss`,
-    `metrics["loss"]`, `metrics.train.loss` and `metrics["train"]["loss"]` are one number.
-    """
-
-    def __init__(self, content: Any = (), behind: Sequence[Mapping[str, Any]] = ()):
-        super().__init__(content)
-        self._behind = list(behind)
-
-    def __missing__(self, key: str) -> Any:
-        for other in self._behind:
-            if key in other:
-                return other[key]
-        raise KeyError(key)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-    def _asdict(self) -> collections.OrderedDict:
-        flat = self._behind[0] if self._behind else self
-        return collections.OrderedDict(flat)
-
-    def __str__(self) -> str:
-        inside = ",".join(f"{key}={_old_text(value)}" for key, value in self.items())
-        return f"<{inside}>"
-
-    def __reduce__(self) -> Any:
-        return collections.OrderedDict, (list(self.items()),)
-
-
-def _old_text(value: Any) -> str:
-    if isinstance(value, Metrics):
-        return str(value)
-    if isinstance(value, Mapping):
-        return str(Metrics(value))
-    return "<>" if value == () else str(value)
-
-
-def old_training_metrics(metrics: Mapping[str, Any]) -> Metrics:
-    """0.87.0's metrics in the tree of 0.16 to 0.19, with the flat and the new one behind it.
-
-    >>> new = {"distributor": (), "client_work": {"train": {"loss": 2.5, "num_examples": 7}},
-    ...        "aggregator": {"mean_value": ()}, "finalizer": {}}
-    >>> old = old_training_metrics(new)
-    >>> old.loss, old.train.loss, old["train"]["loss"], old["client_work"]["train"]["loss"]
-    (2.5, 2.5, 2.5, 2.5)
-    >>> print(old)
-    <broadcast=<>,aggregation=<mean_value=<>>,train=<loss=2.5,num_examples=7>>
-    """
-    train = Metrics(metrics["client_work"]["train"])
-    content = {
-        "broadcast": metrics["distributor"],
-        "aggregation": metrics["aggregator"],
-        "train": train,
-    }
-    stat = Metrics({"stat": Metrics({"num_examples": train.get("num_examples")})})
-    return Metrics(content, behind=[train, stat, metrics])
 
 
 # ----------------------------------------------------------------------------- weights, data

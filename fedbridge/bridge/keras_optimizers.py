@@ -38,6 +38,16 @@ def convert(optimizer: Any) -> Converted:
     """A TFF optimizer of the same formula.
 
     Raises:
+        ScriptError: As `formula`.
+    """
+    name, arguments = formula(optimizer)
+    return Converted(_make(name, arguments), name, arguments)
+
+
+def formula(optimizer: Any) -> tuple[str, dict[str, Any]]:
+    """The name of the formula of a Keras optimizer, as traces have it, and its arguments.
+
+    Raises:
         ScriptError: the optimizer has no counterpart, or an option that has none.
     """
     kind, config = type(optimizer).__name__, optimizer.get_config()
@@ -64,8 +74,7 @@ def convert(optimizer: Any) -> Converted:
             f"{shown} with a learning-rate schedule has no counterpart in TFF 0.87.0; give a "
             "number as learning rate."
         )
-    name, arguments = _CONVERSIONS[kind](config, legacy)
-    return Converted(_make(name, arguments), name, arguments)
+    return _CONVERSIONS[kind](config, legacy)
 
 
 def described(optimizer: Any) -> str:

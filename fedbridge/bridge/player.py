@@ -11,7 +11,7 @@ from jaxtyping import PyTree
 from fedbridge import jax_core as fc
 from fedbridge.bridge.rebuild import evaluates, rebuild, server_finalizer
 from fedbridge.bridge.trace import FRACTION255, WEIGHTS, Trace
-from fedbridge.jax_core._cohort import TRAIN
+from fedbridge.jax_core._cohort import TRAIN, batch_matrix, narrow
 
 _WEIGHTS = "global_model_weights"
 # Evaluations keep what their metrics have accumulated: client_work is (state, accumulators).
@@ -44,7 +44,7 @@ class Player:
             else feature.decode(stored[name])
             for name, feature in trace.features.items()
         }
-        self.features = jax.device_put({k: _narrow(v) for k, v in encoded.items()})
+        self.features = jax.device_put({k: narrow(v) for k, v in encoded.items()})
         arrays = [trace.call(number) for number in range(len(trace.calls))]
         self.batches = [(a["rows"], a["batch_sizes"], a["step_offsets"]) for a in arrays]
         self.min_steps = max((len(sizes) for _, sizes, _ in self.batches), default=1)
@@ -58,7 +58,7 @@ class Player:
     def cohort(self, number: int, limit: int | None = None) -> fc.Cohort:
         """The cohort of a call; with a limit, only each client's first batches."""
         rows, sizes, offsets = self.batches[number]
-        matrix = _batch_matrix(rows, sizes, self.batch_size)
+        matrix = batch_matrix(rows, sizes, self.batch_size)
         if limit is not None:
             counts = np.minimum(np.diff(offsets), limit)
             kept = [np.arange(s, s + c) for s, c in zip(offsets[:-1], counts, strict=True)]
@@ -176,20 +176,3 @@ def one_ulp_off(state: fc.LearningAlgorithmState, seed: int) -> fc.LearningAlgor
     else:
         moved = jax.tree.map(move, weights)
     return state._replace(global_model_weights=moved)
-
-
-def _batch_matrix(rows: np.ndarray, sizes: np.ndarray, batch_size: int) -> np.ndarray:
-    """Flat rows as `[steps, batch]`; padding repeats the rows of the batch."""
-    starts = np.cumsum(sizes) - sizes
-    within = np.arange(batch_size)[None, :] % np.maximum(sizes, 1)[:, None]
-    index = starts[:, None] + within
-    # An empty batch at the end stands behind the last row.
-    index = np.minimum(index, max(len(rows) - 1, 0))
-    return rows[index] if len(rows) else np.zeros(index.shape, np.int32)
-
-
-def _narrow(column: Any) -> Any:
-    """64-bit features as 32-bit ones, since a program on the device has no others."""
-    narrow = {"int64": np.int32, "uint64": np.uint32, "float64": np.float32}
-    dtype = str(getattr(column, "dtype", ""))
-    return column.astype(narrow[dtype]) if dtype in narrow else column

@@ -153,6 +153,23 @@ def make_stream(
     return Stream(padded_rows, padded_sizes, padded_offsets)
 
 
+def batch_matrix(rows: np.ndarray, sizes: np.ndarray, batch_size: int) -> np.ndarray:
+    """Flat rows as `[steps, batch]`; padding repeats the rows of the batch."""
+    starts = np.cumsum(sizes) - sizes
+    within = np.arange(batch_size)[None, :] % np.maximum(sizes, 1)[:, None]
+    index = starts[:, None] + within
+    # An empty batch at the end stands behind the last row.
+    index = np.minimum(index, max(len(rows) - 1, 0))
+    return rows[index] if len(rows) else np.zeros(index.shape, np.int32)
+
+
+def narrow(column: Any) -> Any:
+    """64-bit features as 32-bit ones, since a program on the device has no others."""
+    narrow = {"int64": np.int32, "uint64": np.uint32, "float64": np.float32}
+    dtype = str(getattr(column, "dtype", ""))
+    return column.astype(narrow[dtype]) if dtype in narrow else column
+
+
 def join_plans(plans: Sequence[ClientPlan], first_rows: Int[np.ndarray, " clients"]) -> Stream:
     """Joins the plans of clients, each over its own rows, to the stream of a cohort.
 

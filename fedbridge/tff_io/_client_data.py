@@ -8,7 +8,7 @@ their names with "/". TensorFlow is imported inside the functions that hand data
 import dataclasses
 import itertools
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -83,9 +83,19 @@ def to_client_data(data: FederatedArrays) -> Any:
     The elements have the structure of the data set that the arrays came from, or else are ordered
     dictionaries of the features, as those of TFF's data sets. `decode` is not applied.
     """
-    import tensorflow as tf
     import tensorflow_federated as tff
 
+    return tff.simulation.datasets.ClientData.from_clients_and_tf_fn(
+        list(data.client_ids), dataset_function(data)
+    )
+
+
+def dataset_function(data: FederatedArrays) -> Callable[[Any], Any]:
+    """From a client's id to its `tf.data.Dataset`; inside a graph the id may be a tensor.
+
+    Raises:
+        ClientDataError: The elements have become several rows each.
+    """
     structure = data.structure
     if structure is None:
         structure = OrderedDict(zip(data.features, data.features, strict=True))
@@ -96,6 +106,8 @@ def to_client_data(data: FederatedArrays) -> Any:
         )
 
     def dataset_fn(client_id: Any) -> Any:
+        import tensorflow as tf
+
         if tf.executing_eagerly():
             if not isinstance(client_id, str):
                 client_id = client_id.numpy().decode()
@@ -111,24 +123,22 @@ def to_client_data(data: FederatedArrays) -> Any:
             lambda row: _fill(structure, {name: column(row) for name, column in columns.items()})
         )
 
-    return tff.simulation.datasets.ClientData.from_clients_and_tf_fn(
-        list(data.client_ids), dataset_fn
-    )
+    return dataset_fn
 
 
 # --- structures -------------------------------------------------------------------------------
 
 
-def _name_leaves(spec: Any, prefix: str = "") -> Any:
+def name_leaves(spec: Any, prefix: str = "") -> Any:
     """The structure of an element, with the names of its features for leaves."""
     make: Any = type(spec)
     if isinstance(spec, Mapping):
         return make(
-            (key, _name_leaves(value, _join(prefix, str(key)))) for key, value in spec.items()
+            (key, name_leaves(value, _join(prefix, str(key)))) for key, value in spec.items()
         )
     if isinstance(spec, tuple | list):
         names = ("x", "y") if len(spec) == 2 and not prefix else map(str, range(len(spec)))
-        leaves = [_name_leaves(s, _join(prefix, n)) for n, s in zip(names, spec, strict=True)]
+        leaves = [name_leaves(s, _join(prefix, n)) for n, s in zip(names, spec, strict=True)]
         return make(*leaves) if hasattr(spec, "_fields") else make(leaves)
     return prefix or "x"
 
@@ -137,14 +147,14 @@ def _join(prefix: str, name: str) -> str:
     return f"{prefix}/{name}" if prefix else name
 
 
-def _leaves(structure: Any, element: Any) -> Iterator[tuple[str, Any]]:
+def leaves_by_name(structure: Any, element: Any) -> Iterator[tuple[str, Any]]:
     """The leaves of an element, with their names."""
     if isinstance(structure, Mapping):
         for key, inner in structure.items():
-            yield from _leaves(inner, element[key])
+            yield from leaves_by_name(inner, element[key])
     elif isinstance(structure, tuple | list):
         for inner, value in zip(structure, element, strict=True):
-            yield from _leaves(inner, value)
+            yield from leaves_by_name(inner, value)
     else:
         yield structure, element
 
@@ -174,15 +184,15 @@ def _read_datasets(datasets: Any) -> FederatedArrays:
             )
         dataset = make()
         if structure is None:
-            structure = _name_leaves(dataset.element_spec)
+            structure = name_leaves(dataset.element_spec)
             first_id, first_spec = client_id, dataset.element_spec
-            names = [name for name, _ in _leaves(structure, dataset.element_spec)]
+            names = [name for name, _ in leaves_by_name(structure, dataset.element_spec)]
             if len(set(names)) < len(names):
                 raise ClientDataError(
                     f"client {client_id!r}: two features of an element are both called "
                     f"{max(names, key=names.count)!r}; rename one with `dataset.map(...)`."
                 )
-        elif _name_leaves(dataset.element_spec) != structure:
+        elif name_leaves(dataset.element_spec) != structure:
             raise ClientDataError(
                 f"client {client_id!r}: its elements are {dataset.element_spec}, those of client "
                 f"{first_id!r} are {first_spec}; bring them to one structure with "
@@ -195,7 +205,7 @@ def _read_datasets(datasets: Any) -> FederatedArrays:
 
 def _read_dataset(dataset: Any, structure: Any, client_id: str) -> dict[str, np.ndarray]:
     """All elements of a dataset, one array per feature."""
-    specs = dict(_leaves(structure, dataset.element_spec))
+    specs = dict(leaves_by_name(structure, dataset.element_spec))
     for name, spec in specs.items():
         if type(spec).__name__ != "TensorSpec" or spec.shape.rank is None:
             raise ClientDataError(
@@ -211,7 +221,7 @@ def _read_dataset(dataset: Any, structure: Any, client_id: str) -> dict[str, np.
     pieces: dict[str, list[np.ndarray]] = {name: [] for name in specs}
     # Elements of one shape are fetched many at a time, which changes nothing but the speed.
     for element in (dataset.batch(_BATCH) if known else dataset).as_numpy_iterator():
-        for name, value in _leaves(structure, element):
+        for name, value in leaves_by_name(structure, element):
             pieces[name].append(np.asarray(value) if known else np.asarray(value)[None])
     columns = {}
     for name, spec in specs.items():

@@ -1,0 +1,70 @@
+"""The arguments of TFF's builders, as the core takes them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import optax
+
+from fedbridge import jax_core as fc
+from fedbridge.bridge import keras_optimizers, parts
+
+
+def model(model_fn: Any) -> fc.Model:
+    """The model that `model_fn` makes.
+
+    Raises:
+        ModelError: It makes something else.
+    """
+    made = model_fn
+    if not isinstance(made, fc.Model):
+        if not callable(model_fn):
+            raise fc.ModelError(
+                f"model_fn must be a function without arguments that returns a model, not "
+                f"{type(model_fn).__name__}; write `def model_fn(): return from_keras_model(...)`."
+            )
+        made = model_fn()
+    if not isinstance(made, fc.Model):
+        raise fc.ModelError(
+            f"model_fn returned {type(made).__name__}: fedbridge runs Keras models; return "
+            "tff.learning.models.from_keras_model(...)."
+        )
+    return made
+
+
+def optimizer(given: Any, name: str) -> optax.GradientTransformation:
+    """The optimizer behind one of `tff.learning.optimizers`, a Keras one, or a function of them.
+
+    Raises:
+        ArgumentError: It is none of these.
+        ScriptError: A Keras optimizer whose formula TFF does not have.
+    """
+    made = given
+    if not isinstance(made, optax.GradientTransformation) and callable(given):
+        made = given() if not keras_optimizers.is_keras(given) else given
+    if keras_optimizers.is_keras(made):
+        formula, arguments = keras_optimizers.formula(made)
+        return parts.optimizer({"name": formula, "arguments": arguments})
+    is_one = isinstance(made, optax.GradientTransformation)
+    fc.check_argument(is_one, name, made, "an optimizer: one of tff.learning.optimizers, or Keras'")
+    return made
+
+
+def optimizer_or(
+    given: Any, name: str, default: Callable[[], optax.GradientTransformation]
+) -> optax.GradientTransformation:
+    """The optimizer, or the default where none is given."""
+    return default() if given is None else optimizer(given, name)
+
+
+def no_distributor(given: Any) -> None:
+    """Takes TFF's plain broadcast and nothing else.
+
+    Raises:
+        ArgumentError: Another one.
+    """
+    plain = given is None or given == BROADCAST
+    fc.check_argument(plain, "model_distributor", given, "left out: the model is sent as it is")
+
+
+BROADCAST = "broadcast"
+"""What `build_broadcast_process` gives: the model is sent as it is."""

@@ -1,0 +1,38 @@
+"""`tff.backends` and `tff.framework`: setters of execution contexts, taken and dropped."""
+
+import types
+from collections.abc import Callable
+from typing import Any
+
+from fedbridge.bridge import eras
+from fedbridge.tff._errors import missing, note
+
+
+def _package(name: str) -> types.ModuleType:
+    """A package with its accepted names, and those of the packages in it."""
+    package = types.ModuleType(f"fedbridge.{name}", f"`{name}`: what is accepted of it.")
+    package.__getattr__ = missing(name)  # type: ignore[attr-defined]
+    inner = set()
+    for entry in eras.table().values():
+        if not entry.name.startswith(f"{name}."):
+            continue
+        first, _, rest = entry.name.removeprefix(f"{name}.").partition(".")
+        if rest:
+            inner.add(first)
+        elif entry.status == eras.ACCEPTED:
+            setattr(package, first, _accepting(entry.name))
+    for first in sorted(inner):
+        setattr(package, first, _package(f"{name}.{first}"))
+    return package
+
+
+def _accepting(name: str) -> Callable[..., Any]:
+    def accepting(*args: Any, **kwargs: Any) -> Any:
+        note(f"{name} is taken and dropped: execution contexts do not change results")
+        return accepting
+
+    return accepting
+
+
+backends = _package("tff.backends")
+framework = _package("tff.framework")

@@ -1,0 +1,66 @@
+"""What the namespace says about names that it has not, and about what it leaves out."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from fedbridge.bridge import eras
+from fedbridge.jax_core import FedbridgeError
+
+
+class MissingNameError(FedbridgeError, AttributeError):
+    """A name of TFF that fedbridge does not have, or one that no TFF ever had."""
+
+
+class Note(UserWarning):
+    """What a script asks for and gets in another way, or not at all; shown once a place."""
+
+
+def note(text: str) -> None:
+    """Shows a note, once for each place that it is written for."""
+    warnings.warn(text, Note, stacklevel=3)
+
+
+def missing(package: str) -> Callable[[str], Any]:
+    """The `__getattr__` of a package of the namespace: says why there is no such name.
+
+    Args:
+        package: `"tff.learning"`, say.
+
+    Example:
+        >>> missing("tff.learning")("build_fedavg")
+        Traceback (most recent call last):
+        fedbridge.tff._errors.MissingNameError: no TFF has tff.learning.build_fedavg; the nearest \
+name is tff.learning.algorithms.build_weighted_fed_avg.
+    """
+
+    def __getattr__(name: str) -> Any:  # noqa: N807 -- modules get it as theirs
+        if name.startswith("__"):
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        refuse(f"{package}.{name}")
+
+    return __getattr__
+
+
+def refuse(symbol: str) -> NoReturn:
+    """Says what is known of a name that the namespace does not have.
+
+    Raises:
+        MissingNameError: Always.
+    """
+    entry = eras.table().get(symbol)
+    if entry is not None:
+        why = f" ({entry.note})" if entry.note else ""
+        instead = f"; write {entry.becomes}" if entry.becomes not in ("", symbol) else ""
+        if entry.status == eras.GONE:
+            cure = instead or "; `fedbridge lint` says what else the script needs"
+            raise MissingNameError(f"{symbol} is no longer in TFF{why}{cure}.")
+        raise MissingNameError(
+            f"{symbol} does not run on JAX yet{why}; `fedbridge check` runs it under the real TFF, "
+            "and docs/migration.md lists what there is."
+        )
+    if eras.is_package(symbol):
+        raise MissingNameError(f"{symbol}: nothing in this package of TFF runs on JAX yet.")
+    near = eras.nearest(symbol)
+    cure = f"the nearest name is {near}" if near else "`fedbridge lint` lists the names"
+    raise MissingNameError(f"no TFF has {symbol}; {cure}.")

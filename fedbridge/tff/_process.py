@@ -1,0 +1,134 @@
+"""TFF's learning processes around those of the core: data sets in, TFF's objects out."""
+
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from fedbridge import jax_core as fc
+from fedbridge.bridge.old_metrics import Metrics, old_training_metrics
+from fedbridge.tff._client_batches import cohort
+from fedbridge.tff_io import weights_to_keras
+
+
+class ModelWeights(fc.ModelWeights):
+    """TFF's weights of a model: `trainable` and `non_trainable`."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_model(cls, model: Any) -> "ModelWeights":
+        """Those of a Keras model, or of one made by `from_keras_model`."""
+        if isinstance(model, fc.Model):
+            return cls(*model.initial_weights)
+        return cls(
+            [np.asarray(weight) for weight in model.trainable_weights],
+            [np.asarray(weight) for weight in model.non_trainable_weights],
+        )
+
+    def assign_weights_to(self, keras_model: Any) -> None:
+        """Puts them into a Keras model of the same layers."""
+        weights_to_keras(self, keras_model)
+
+    def convert_variables_to_arrays(self) -> "ModelWeights":
+        """The same weights as NumPy arrays."""
+        return ModelWeights(*jax.tree.map(np.asarray, tuple(self)))
+
+
+class LearningAlgorithmState(fc.LearningAlgorithmState):
+    """TFF's state; `model` is what older scripts call its weights."""
+
+    __slots__ = ()
+
+    @property
+    def model(self) -> Any:
+        """`global_model_weights`."""
+        return self.global_model_weights
+
+
+LearningProcessOutput = fc.LearningProcessOutput
+
+
+class LearningProcess:
+    """TFF's learning process on the JAX core.
+
+    Args:
+        process: Of `fedbridge.algorithms`.
+        metrics: From TFF 0.87.0's tree of metrics to that of the builder's time.
+    """
+
+    def __init__(
+        self, process: fc.LearningProcess, metrics: Callable[[Mapping], Mapping] = lambda m: m
+    ):
+        self._process, self._metrics = process, metrics
+        self._calls = itertools.count(1)
+
+    def initialize(self) -> LearningAlgorithmState:
+        """The state before the first round."""
+        return _as_tff(self._process.initialize())
+
+    def next(self, state: Any, client_data: Any) -> LearningProcessOutput:
+        """A round.
+
+        Args:
+            state: The state before it.
+            client_data: One data set a client, see `fedbridge.tff._client_batches`.
+
+        Raises:
+            FedbridgeError: Data or a state that the process cannot take.
+        """
+        clients = cohort(client_data, next(self._calls))
+        output = self._process.next(_as_core(state), clients)
+        return LearningProcessOutput(_as_tff(output.state), self._metrics(output.metrics))
+
+    def get_model_weights(self, state: Any) -> ModelWeights:
+        """The model's weights as NumPy arrays."""
+        weights = self._process.get_model_weights(_as_core(state))
+        return ModelWeights(*weights).convert_variables_to_arrays()
+
+    def set_model_weights(self, state: Any, model_weights: Any) -> LearningAlgorithmState:
+        """The state with other weights."""
+        weights = fc.ModelWeights(list(model_weights.trainable), list(model_weights.non_trainable))
+        return _as_tff(self._process.set_model_weights(_as_core(state), weights))
+
+    def get_hparams(self, state: Any) -> Any:
+        """The hyperparameters that the state holds."""
+        return self._process.get_hparams(_as_core(state))
+
+    def set_hparams(self, state: Any, hparams: Mapping[str, Any]) -> LearningAlgorithmState:
+        """The state with other hyperparameters."""
+        return _as_tff(self._process.set_hparams(_as_core(state), hparams))
+
+
+def with_old_metrics(process: fc.LearningProcess) -> LearningProcess:
+    """A process whose metrics have the shapes of TFF 0.1 to 0.19."""
+    return LearningProcess(process, old_training_metrics)
+
+
+def evaluation(process: LearningProcess) -> Callable[[Any, Any], Metrics]:
+    """`build_federated_evaluation`'s function of (weights or state, data)."""
+
+    def evaluate(server_model_weights: Any, federated_dataset: Any) -> Metrics:
+        weights = getattr(server_model_weights, "global_model_weights", server_model_weights)
+        state = process.set_model_weights(process.initialize(), weights)
+        metrics = process.next(state, federated_dataset).metrics
+        current = Metrics(metrics["client_work"]["eval"]["current_round_metrics"])
+        return Metrics({"eval": current}, behind=[current])
+
+    return evaluate
+
+
+def _as_tff(state: fc.LearningAlgorithmState) -> LearningAlgorithmState:
+    weights = state.global_model_weights
+    if isinstance(weights, fc.ModelWeights):
+        state = state._replace(global_model_weights=ModelWeights(*weights))
+    return LearningAlgorithmState(*state)
+
+
+def _as_core(state: Any) -> fc.LearningAlgorithmState:
+    weights = state.global_model_weights
+    if isinstance(weights, ModelWeights):
+        weights = fc.ModelWeights(*weights)
+    return fc.LearningAlgorithmState(weights, *state[1:])

@@ -1,0 +1,70 @@
+"""Runs a script that imports `tensorflow_federated`, with this namespace under that name."""
+
+import os
+import sys
+import traceback
+import types
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from fedbridge.bridge import script as scripts
+from fedbridge.jax_core import FedbridgeError, ScriptError
+from fedbridge.tff import install
+from fedbridge.tff._errors import Note
+
+
+def run(script: str | os.PathLike[str], arguments: Sequence[str] = ()) -> int:
+    """Runs a script or notebook as Python would, TFF's name being this namespace.
+
+    Args:
+        script: Its path.
+        arguments: Its command line.
+
+    Returns:
+        The exit code: 0, the script's own, or 1 after an exception of the script, which is printed
+        as Python prints it.
+
+    Raises:
+        ScriptError: There is no such script; or it asks for something that does not run here. The
+            text names the line.
+    """
+    install()
+    previous = warnings.showwarning
+    warnings.showwarning = lambda message, category, *rest, **others: (
+        print(f"note: {message}", file=sys.stderr)
+        if issubclass(category, Note)
+        else previous(message, category, *rest, **others)
+    )
+    try:
+        scripts.run(script, arguments)
+    except FedbridgeError as error:
+        where = scripts.place(script, error)
+        if where is None:
+            raise
+        raise ScriptError(f"{script}, {where.text}: {error}") from error
+    except SystemExit as error:
+        return _exit_code(error)
+    except Exception as error:
+        traceback.print_exception(error.with_traceback(_of_script(error, str(script))))
+        return 1
+    finally:
+        warnings.showwarning = previous
+    return 0
+
+
+def _of_script(error: Exception, script: str) -> types.TracebackType | None:
+    """The traceback from the script's own first line on."""
+    found = error.__traceback__
+    while found is not None and not found.tb_frame.f_code.co_filename.startswith(script):
+        found = found.tb_next
+    return found or error.__traceback__
+
+
+def _exit_code(error: SystemExit) -> int:
+    """What Python makes of `sys.exit(...)`."""
+    code: Any = error.code
+    if code is None or isinstance(code, int):
+        return code or 0
+    print(code, file=sys.stderr)
+    return 1

@@ -1,0 +1,82 @@
+"""`tff.aggregators`: TFF's factories by their names and arguments, as aggregators of the core."""
+
+import math
+from typing import Any
+
+from fedbridge import jax_core as fc
+from fedbridge.tff._errors import missing
+
+_nan = fc.aggregators.nan_as_tff
+
+
+def SumFactory() -> fc.Aggregator:  # noqa: N802 -- TFF's name, here and below
+    """Sums."""
+    return fc.sum_()
+
+
+def MeanFactory(  # noqa: N802
+    value_sum_factory: Any = None, weight_sum_factory: Any = None, no_nan_division: bool = False
+) -> fc.Aggregator:
+    """The weighted mean."""
+    return fc.weighted_mean(value_sum_factory, weight_sum_factory, no_nan_division=no_nan_division)
+
+
+def UnweightedMeanFactory(  # noqa: N802
+    value_sum_factory: Any = None, count_sum_factory: Any = None
+) -> fc.Aggregator:
+    """The mean over clients."""
+    return fc.unweighted_mean(value_sum_factory, count_sum_factory)
+
+
+def clipping_factory(
+    clipping_norm: Any, inner_agg_factory: Any, clipped_count_sum_factory: Any = None
+) -> fc.Aggregator:
+    """Clips each client's value to an L2 norm."""
+    return fc.aggregators.clipping(clipping_norm, inner_agg_factory, clipped_count_sum_factory)
+
+
+def zeroing_factory(
+    zeroing_norm: Any,
+    inner_agg_factory: Any,
+    norm_order: float = math.inf,
+    zeroed_count_sum_factory: Any = None,
+) -> fc.Aggregator:
+    """Zeroes each client's value whose norm is too large."""
+    return fc.aggregators.zeroing(
+        zeroing_norm, inner_agg_factory, norm_order, zeroed_count_sum_factory
+    )
+
+
+class PrivateQuantileEstimationProcess:
+    """Estimates a quantile of the clients' norms."""
+
+    @staticmethod
+    def no_noise(
+        initial_estimate: float,
+        target_quantile: float,
+        learning_rate: float,
+        multiplier: float = 1.0,
+        increment: float = 0.0,
+        secure_estimation: bool = False,
+    ) -> Any:
+        """Without noise; sums are exact here, so that secure ones are the same."""
+        return fc.aggregators.quantile_estimation(
+            initial_estimate, target_quantile, learning_rate, multiplier, increment,
+            empty_round=_nan,
+        )  # fmt: skip
+
+
+class DifferentiallyPrivateFactory:
+    """The Gaussian mechanisms."""
+
+    gaussian_fixed = staticmethod(fc.aggregators.gaussian_fixed)
+    gaussian_adaptive = staticmethod(fc.aggregators.gaussian_adaptive)
+
+
+class EncodedSumFactory:
+    """Sums of quantized values."""
+
+    quantize_above_threshold = staticmethod(fc.aggregators.quantize_above_threshold)
+
+
+__getattr__ = missing("tff.aggregators")

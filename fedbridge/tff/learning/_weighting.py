@@ -1,0 +1,32 @@
+"""How clients are weighted."""
+
+import enum
+from typing import Any
+
+from fedbridge import jax_core as fc
+
+
+class ClientWeighting(enum.Enum):
+    """`tff.learning.ClientWeighting`."""
+
+    UNIFORM = 1
+    NUM_EXAMPLES = 2
+
+
+def client_weight(weighting: Any) -> fc.ClientWeight:
+    """The weight of a client.
+
+    Raises:
+        ArgumentError: It is no `ClientWeighting`.
+    """
+    known = weighting is None or isinstance(weighting, ClientWeighting)
+    fc.check_argument(known, "client_weighting", weighting, "a tff.learning.ClientWeighting")
+    return fc.uniform if weighting is ClientWeighting.UNIFORM else fc.num_examples
+
+
+class LoopImplementation(enum.Enum):
+    """`tff.learning.LoopImplementation`; it changes no result."""
+
+    PYTHON_LOOP = 1
+    DATASET_REDUCE = 2
+    SLOW_PYTHON_LOOP = 3

@@ -1,0 +1,220 @@
+"""`tff.learning.algorithms`: TFF's builders, with their arguments, their defaults and their numbers.
+
+Where TFF departs from the paper (FedProx pulls away from the server; what is not finite is summed
+up in all but FedAvg) these do as TFF, see docs/differences.md. `loop_implementation` changes nothing.
+"""
+
+import functools
+from typing import Any
+
+from fedbridge import algorithms, jax_core as fc
+from fedbridge.tff import _arguments as arguments
+from fedbridge.tff._errors import missing, note
+from fedbridge.tff._process import LearningProcess
+from fedbridge.tff.learning._weighting import ClientWeighting, client_weight
+
+_sgd = functools.partial(fc.optimizers.sgdm, 1.0)
+_sum = fc.sum_then_finalize
+
+
+def build_weighted_fed_avg(
+    model_fn: Any,
+    client_optimizer_fn: Any,
+    server_optimizer_fn: Any = None,
+    *,
+    client_weighting: Any = ClientWeighting.NUM_EXAMPLES,
+    model_distributor: Any = None,
+    model_aggregator: fc.Aggregator | None = None,
+    metrics_aggregator: Any = None,
+    loop_implementation: Any = None,
+) -> LearningProcess:
+    """FedAvg, weighted by the clients' numbers of examples."""
+    return LearningProcess(
+        fed_avg(
+            model_fn, client_optimizer_fn, server_optimizer_fn, client_weighting,
+            model_distributor, model_aggregator or fc.weighted_mean(), metrics_aggregator,
+        )
+    )  # fmt: skip
+
+
+def build_unweighted_fed_avg(
+    model_fn: Any,
+    client_optimizer_fn: Any,
+    server_optimizer_fn: Any = None,
+    model_distributor: Any = None,
+    model_aggregator: fc.Aggregator | None = None,
+    metrics_aggregator: Any = None,
+    loop_implementation: Any = None,
+) -> LearningProcess:
+    """FedAvg with all clients alike."""
+    return LearningProcess(
+        fed_avg(
+            model_fn, client_optimizer_fn, server_optimizer_fn, ClientWeighting.UNIFORM,
+            model_distributor, model_aggregator or fc.unweighted_mean(), metrics_aggregator,
+        )
+    )  # fmt: skip
+
+
+def fed_avg(
+    model_fn: Any,
+    client_optimizer_fn: Any,
+    server_optimizer_fn: Any,
+    client_weighting: Any,
+    model_distributor: Any,
+    model_aggregator: fc.Aggregator,
+    metrics_aggregator: Any,
+) -> fc.LearningProcess:
+    """The process of the core behind both builders, and behind their older names."""
+    arguments.no_distributor(model_distributor)
+    return algorithms.fed_avg(
+        arguments.model(model_fn),
+        arguments.optimizer(client_optimizer_fn, "client_optimizer_fn"),
+        arguments.optimizer_or(server_optimizer_fn, "server_optimizer_fn", _sgd),
+        aggregator=model_aggregator,
+        client_weight=client_weight(client_weighting),
+        metrics_aggregator=metrics_aggregator or _sum,
+    )
+
+
+def build_weighted_fed_prox(
+    model_fn: Any,
+    proximal_strength: float,
+    client_optimizer_fn: Any,
+    server_optimizer_fn: Any = None,
+    client_weighting: Any = ClientWeighting.NUM_EXAMPLES,
+    model_distributor: Any = None,
+    model_aggregator: fc.Aggregator | None = None,
+    metrics_aggregator: Any = None,
+    loop_implementation: Any = None,
+) -> LearningProcess:
+    """FedProx as TFF computes it, its proximal term with the sign reversed."""
+    arguments.no_distributor(model_distributor)
+    note("proximal term as in TFF, sign reversed: see docs/differences")
+    return LearningProcess(
+        algorithms.fed_prox(
+            arguments.model(model_fn),
+            proximal_strength,
+            arguments.optimizer(client_optimizer_fn, "client_optimizer_fn"),
+            arguments.optimizer_or(server_optimizer_fn, "server_optimizer_fn", _sgd),
+            pull=algorithms.away_from_server,
+            client_weight=client_weight(client_weighting),
+            non_finite=fc.keep_non_finite,
+            aggregator=model_aggregator or fc.weighted_mean(),
+            metrics_aggregator=metrics_aggregator or _sum,
+        )
+    )
+
+
+def build_unweighted_fed_prox(
+    model_fn: Any,
+    proximal_strength: float,
+    client_optimizer_fn: Any,
+    server_optimizer_fn: Any = None,
+    model_distributor: Any = None,
+    model_aggregator: fc.Aggregator | None = None,
+    metrics_aggregator: Any = None,
+    loop_implementation: Any = None,
+) -> LearningProcess:
+    """The same with all clients alike."""
+    return build_weighted_fed_prox(
+        model_fn, proximal_strength, client_optimizer_fn, server_optimizer_fn,
+        ClientWeighting.UNIFORM, model_distributor, model_aggregator or fc.unweighted_mean(),
+        metrics_aggregator,
+    )  # fmt: skip
+
+
+def build_fed_sgd(
+    model_fn: Any,
+    server_optimizer_fn: Any = None,
+    model_distributor: Any = None,
+    model_aggregator: fc.Aggregator | None = None,
+    metrics_aggregator: Any = None,
+    loop_implementation: Any = None,
+) -> LearningProcess:
+    """One gradient a client, over all its examples, and one step on the server."""
+    return LearningProcess(
+        fed_sgd(model_fn, server_optimizer_fn, model_distributor, model_aggregator,
+                metrics_aggregator)
+    )  # fmt: skip
+
+
+def fed_sgd(
+    model_fn: Any,
+    server_optimizer_fn: Any,
+    model_distributor: Any,
+    model_aggregator: fc.Aggregator | None,
+    metrics_aggregator: Any,
+) -> fc.LearningProcess:
+    """The process of the core behind the builder, and behind its older name."""
+    arguments.no_distributor(model_distributor)
+    rate = functools.partial(fc.optimizers.sgdm, 0.1)  # TFF's default
+    return algorithms.fed_sgd(
+        arguments.model(model_fn),
+        arguments.optimizer_or(server_optimizer_fn, "server_optimizer_fn", rate),
+        non_finite=fc.keep_non_finite,
+        aggregator=model_aggregator or fc.weighted_mean(),
+        metrics_aggregator=metrics_aggregator or _sum,
+    )
+
+
+def build_weighted_mime_lite(
+    model_fn: Any,
+    base_optimizer: Any,
+    server_optimizer: Any = None,
+    client_weighting: Any = ClientWeighting.NUM_EXAMPLES,
+    model_distributor: Any = None,
+    model_aggregator: fc.Aggregator | None = None,
+    full_gradient_aggregator: fc.Aggregator | None = None,
+    metrics_aggregator: Any = None,
+    loop_implementation: Any = None,
+) -> LearningProcess:
+    """MimeLite, weighted by the clients' numbers of examples."""
+    arguments.no_distributor(model_distributor)
+    return LearningProcess(
+        algorithms.mime_lite(
+            arguments.model(model_fn),
+            arguments.optimizer(base_optimizer, "base_optimizer"),
+            arguments.optimizer_or(server_optimizer, "server_optimizer", _sgd),
+            client_weight=client_weight(client_weighting),
+            full_gradient_aggregator=full_gradient_aggregator or fc.weighted_mean(),
+            non_finite=fc.keep_non_finite,
+            aggregator=model_aggregator or fc.weighted_mean(),
+            metrics_aggregator=metrics_aggregator or _sum,
+        )
+    )
+
+
+def build_unweighted_mime_lite(
+    model_fn: Any,
+    base_optimizer: Any,
+    server_optimizer: Any = None,
+    model_distributor: Any = None,
+    model_aggregator: fc.Aggregator | None = None,
+    full_gradient_aggregator: fc.Aggregator | None = None,
+    metrics_aggregator: Any = None,
+    loop_implementation: Any = None,
+) -> LearningProcess:
+    """The same with all clients alike."""
+    return build_weighted_mime_lite(
+        model_fn, base_optimizer, server_optimizer, ClientWeighting.UNIFORM, model_distributor,
+        model_aggregator or fc.unweighted_mean(),
+        full_gradient_aggregator or fc.unweighted_mean(), metrics_aggregator,
+    )  # fmt: skip
+
+
+def build_fed_eval(
+    model_fn: Any,
+    model_distributor: Any = None,
+    metrics_aggregation_process: None = None,
+    loop_implementation: Any = None,
+) -> LearningProcess:
+    """Federated evaluation: the weights in the state are evaluated, and stay."""
+    arguments.no_distributor(model_distributor)
+    sums = metrics_aggregation_process is None
+    fc.check_argument(
+        sums, "metrics_aggregation_process", metrics_aggregation_process, "left out: sums"
+    )
+    return LearningProcess(algorithms.fed_eval(arguments.model(model_fn)))
+
+
+__getattr__ = missing("tff.learning.algorithms")

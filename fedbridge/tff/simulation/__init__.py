@@ -1,0 +1,43 @@
+"""`tff.simulation`: data sets, samplers of clients, the loop around."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fedbridge import samplers
+from fedbridge.tff._errors import missing
+from fedbridge.tff.simulation import datasets as datasets
+from fedbridge.tff.simulation.datasets import (
+    ClientData as ClientData,
+    HDF5ClientData as HDF5ClientData,
+    SqlClientData as SqlClientData,
+    TestClientData as FromTensorSlicesClientData,
+)
+
+__all__ = [
+    "ClientData",
+    "FromTensorSlicesClientData",
+    "HDF5ClientData",
+    "SqlClientData",
+    "build_uniform_sampling_fn",
+    "datasets",
+]
+
+
+def build_uniform_sampling_fn(
+    sample_range: Sequence[Any], replace: bool = False, random_seed: int | None = None
+) -> Callable[[int, int], list[Any]]:
+    """TFF's sampler: the same seed and range give TFF's own draws.
+
+    Example:
+        >>> build_uniform_sampling_fn(range(100), random_seed=1)(0, 5)
+        [19, 78, 96, 16, 57]
+    """
+
+    def sample(round_num: int, size: int) -> list[Any]:
+        draw = samplers.uniform(size, seed=random_seed, replace=replace)
+        return draw(round_num, sample_range)
+
+    return sample
+
+
+__getattr__ = missing("tff.simulation")

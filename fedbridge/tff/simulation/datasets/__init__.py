@@ -1,0 +1,32 @@
+"""`tff.simulation.datasets`: TFF's data sets, read without TFF."""
+
+import os
+
+from fedbridge.tff._errors import missing
+from fedbridge.tff.simulation.datasets import (
+    cifar100 as cifar100,
+    emnist as emnist,
+    shakespeare as shakespeare,
+    stackoverflow as stackoverflow,
+)
+from fedbridge.tff.simulation.datasets._client_data import (
+    ArraysClientData,
+    ClientData as ClientData,
+    TestClientData as TestClientData,
+)
+from fedbridge.tff_io import from_hdf5, from_sql
+
+
+def SqlClientData(  # noqa: N802 -- TFF's name
+    database_filepath: str | os.PathLike[str], split_name: str | None = None
+) -> ClientData:
+    """A split of one of TFF's SQLite files; its elements are parsed."""
+    return ArraysClientData(from_sql(database_filepath, split_name))
+
+
+def HDF5ClientData(hdf5_filepath: str | os.PathLike[str]) -> ClientData:  # noqa: N802
+    """One of TFF's older HDF5 files."""
+    return ArraysClientData(from_hdf5(hdf5_filepath))
+
+
+__getattr__ = missing("tff.simulation.datasets")
