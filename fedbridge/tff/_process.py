@@ -94,8 +94,9 @@ class LearningProcess:
         return _as_tff(self._process.set_model_weights(_as_core(state), weights))
 
     def get_hparams(self, state: Any) -> Any:
-        """The hyperparameters that the state holds."""
-        return self._process.get_hparams(_as_core(state))
+        """The hyperparameters that the state holds, as NumPy numbers."""
+        found = self._process.get_hparams(_as_core(state))
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[()], found)
 
     def set_hparams(self, state: Any, hparams: Mapping[str, Any]) -> LearningAlgorithmState:
         """The state with other hyperparameters."""

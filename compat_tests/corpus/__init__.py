@@ -1,0 +1,1 @@
+"""Scripts as people write them, and what they printed under the real TFF."""

@@ -1,0 +1,81 @@
+"""Runs a folder of TFF scripts on JAX and, if asked, checks each against the real TFF.
+
+    python -m compat_tests.corpus                            # ours, in compat_tests/corpus/scripts
+    python -m compat_tests.corpus --check --json FILE FOLDER # yours
+    python -m compat_tests.corpus --record                   # writes anew what TFF prints
+
+TensorFlow, and TFF for `--check` and `--record`, come from the reference environment.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from fedbridge.bridge import reference
+from fedbridge.bridge.check import check
+from fedbridge.jax_core import FedbridgeError
+
+SCRIPTS = Path(__file__).parent / "scripts"
+ROOT = Path(__file__).parents[2]
+
+
+def run(*scripts: Path, under_tff: bool = False) -> tuple[int, list[str], str]:
+    """Runs scripts on JAX, or one under the real TFF: exit code, what each printed, last words."""
+    with tempfile.TemporaryDirectory(prefix="fedbridge-") as scratch:
+        log = Path(scratch, "log")
+        module = "compat_tests.corpus.under_tff" if under_tff else "compat_tests.corpus.on_jax"
+        env = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
+        paths = [str(script.resolve()) for script in scripts]
+        code = reference.run_child(module, [scratch, *paths], log=log, env=env, cwd=ROOT)
+        said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+        files = [Path(scratch, script.name).with_suffix(".txt") for script in scripts]
+        texts = [file.read_text() if file.exists() else "" for file in files]
+    return 1 if code is None else code, texts, said[-1] if said else ""
+
+
+def main() -> int:
+    """Prints the table; 0 if all scripts ran."""
+    parser = argparse.ArgumentParser(prog="python -m compat_tests.corpus")
+    parser.add_argument("folder", nargs="?", type=Path, default=SCRIPTS)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--check", action="store_true", help="also under the real TFF")
+    parser.add_argument("--record", action="store_true", help="write what TFF prints beside them")
+    options = parser.parse_args()
+    scripts = sorted(p for p in options.folder.iterdir() if p.suffix in (".py", ".ipynb"))
+    found = []
+    for script in scripts:
+        if options.record:
+            code, texts, said = run(script, under_tff=True)
+            if code:
+                sys.exit(f"{script.name} failed under TFF: {said}")
+            script.with_suffix(".tff.txt").write_text(texts[0])
+        start = time.perf_counter()
+        code, _, said = run(script)
+        seconds = round(time.perf_counter() - start, 1)
+        verdict = reason = None
+        if options.check:
+            try:
+                result = check(script, [])
+                verdict, reason = result.verdict, result.reason
+            except FedbridgeError as error:
+                verdict, reason = "not comparable", str(error)
+        message = said if code else ""
+        row = dict(path=str(script), ran=code == 0, verdict=verdict, reason=reason)
+        found.append({**row, "seconds": seconds, "message": message})
+        shown = verdict or ""
+        state = "ran" if code == 0 else "failed"
+        print(f"{script.name:24} {state:7} {seconds:6.1f} s  {shown:15} {message or reason or ''}")
+        sys.stdout.flush()
+    ran = sum(row["ran"] for row in found)
+    print(f"{ran} of {len(found)} ran")
+    if options.json:
+        result = {"scripts": found, "ran": ran, "total": len(found)}
+        options.json.write_text(json.dumps(result, indent=2) + "\n")
+    return 0 if ran == len(found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,18 @@
+"""Runs scripts on JAX, what each prints going to a file: `FOLDER SCRIPT ...`.
+
+One after the other in one process, since TensorFlow alone takes seconds to import.
+"""
+
+import contextlib
+import sys
+from pathlib import Path
+
+from fedbridge.tff._run import run
+
+folder, *scripts = sys.argv[1:]
+codes = []
+for script in scripts:
+    printed = Path(folder, Path(script).name).with_suffix(".txt")
+    with printed.open("w") as file, contextlib.redirect_stdout(file):
+        codes.append(run(script))
+sys.exit(max(codes))

@@ -1,0 +1,15 @@
+"""`python -m fedbridge.tff SCRIPT [ARGS]`: `fedbridge run`, without what the command line needs."""
+
+import sys
+
+from fedbridge.jax_core import FedbridgeError
+from fedbridge.tff._run import run
+
+if len(sys.argv) < 2:
+    sys.exit("usage: python -m fedbridge.tff SCRIPT [ARGS]")
+try:
+    code = run(sys.argv[1], sys.argv[2:])
+except FedbridgeError as error:
+    print(f"fedbridge: {error}", file=sys.stderr)
+    code = 2
+sys.exit(code)
