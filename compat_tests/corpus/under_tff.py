@@ -1,6 +1,6 @@
 """Runs one script under the real TFF, old names and all, what it prints going to a file.
 
-    python -m compat_tests.corpus.under_tff FOLDER SCRIPT
+python -m compat_tests.corpus.under_tff FOLDER SCRIPT
 """
 
 import contextlib

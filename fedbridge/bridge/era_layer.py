@@ -22,8 +22,10 @@ def install(watch: Any) -> None:
     import tensorflow_federated as tff
 
     learning, simulation = tff.learning, tff.simulation
-    # Looked up in every call: the recorder replaces it.
-    make = lambda *args, **kwargs: learning.models.from_keras_model(*args, **kwargs)
+
+    def make(*args: Any, **kwargs: Any) -> Any:  # looked up when called: the recorder replaces it
+        return learning.models.from_keras_model(*args, **kwargs)
+
     renamed: dict[str, Any] = {
         "tff.learning.from_keras_model": functools.partial(old_keras.from_keras_model, make),
         "tff.learning.from_compiled_keras_model": functools.partial(

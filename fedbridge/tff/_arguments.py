@@ -38,9 +38,10 @@ def optimizer(given: Any, name: str) -> optax.GradientTransformation:
         ArgumentError: It is none of these.
         ScriptError: A Keras optimizer whose formula TFF does not have.
     """
-    made = given
-    if not isinstance(made, optax.GradientTransformation) and callable(given):
-        made = given() if not keras_optimizers.is_keras(given) else given
+    made: Any = given
+    finished = isinstance(given, optax.GradientTransformation) or keras_optimizers.is_keras(given)
+    if not finished and callable(given):
+        made = given()
     if keras_optimizers.is_keras(made):
         formula, arguments = keras_optimizers.formula(made)
         return parts.optimizer({"name": formula, "arguments": arguments})

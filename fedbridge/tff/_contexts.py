@@ -5,13 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 from fedbridge.bridge import eras
-from fedbridge.tff._errors import missing, note
+from fedbridge.tff._errors import empty_package, note
 
 
 def _package(name: str) -> types.ModuleType:
     """A package with its accepted names, and those of the packages in it."""
-    package = types.ModuleType(f"fedbridge.{name}", f"`{name}`: what is accepted of it.")
-    package.__getattr__ = missing(name)  # type: ignore[attr-defined]
+    package = empty_package(name)
     inner = set()
     for entry in eras.table().values():
         if not entry.name.startswith(f"{name}."):

@@ -1,5 +1,6 @@
 """What the namespace says about names that it has not, and about what it leaves out."""
 
+import types
 import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -37,9 +38,19 @@ name is tff.learning.algorithms.build_weighted_fed_avg.
     def __getattr__(name: str) -> Any:  # noqa: N807 -- modules get it as theirs
         if name.startswith("__"):
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        refuse(f"{package}.{name}")
+        symbol = f"{package}.{name}"
+        if symbol not in eras.table() and eras.is_package(symbol):
+            return empty_package(symbol)
+        refuse(symbol)
 
     return __getattr__
+
+
+def empty_package(symbol: str) -> types.ModuleType:
+    """A package of TFF of which nothing is here: its names are refused one by one."""
+    package = types.ModuleType(symbol, f"`{symbol}`: nothing of it runs on JAX yet.")
+    package.__getattr__ = missing(symbol)  # type: ignore[attr-defined]
+    return package
 
 
 def refuse(symbol: str) -> NoReturn:
@@ -59,8 +70,6 @@ def refuse(symbol: str) -> NoReturn:
             f"{symbol} does not run on JAX yet{why}; `fedbridge check` runs it under the real TFF, "
             "and docs/migration.md lists what there is."
         )
-    if eras.is_package(symbol):
-        raise MissingNameError(f"{symbol}: nothing in this package of TFF runs on JAX yet.")
     near = eras.nearest(symbol)
     cure = f"the nearest name is {near}" if near else "`fedbridge lint` lists the names"
     raise MissingNameError(f"no TFF has {symbol}; {cure}.")

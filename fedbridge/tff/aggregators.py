@@ -9,19 +9,19 @@ from fedbridge.tff._errors import missing
 _nan = fc.aggregators.nan_as_tff
 
 
-def SumFactory() -> fc.Aggregator:  # noqa: N802 -- TFF's name, here and below
+def SumFactory() -> fc.Aggregator:
     """Sums."""
     return fc.sum_()
 
 
-def MeanFactory(  # noqa: N802
+def MeanFactory(
     value_sum_factory: Any = None, weight_sum_factory: Any = None, no_nan_division: bool = False
 ) -> fc.Aggregator:
     """The weighted mean."""
     return fc.weighted_mean(value_sum_factory, weight_sum_factory, no_nan_division=no_nan_division)
 
 
-def UnweightedMeanFactory(  # noqa: N802
+def UnweightedMeanFactory(
     value_sum_factory: Any = None, count_sum_factory: Any = None
 ) -> fc.Aggregator:
     """The mean over clients."""

@@ -20,10 +20,14 @@ datasets = [
 
 def create_keras_model():
     init = lambda seed: tf.keras.initializers.GlorotNormal(seed=seed)
-    return tf.keras.models.Sequential([
-        tf.keras.layers.Dense(4, activation="tanh", input_shape=(10,), kernel_initializer=init(1)),
-        tf.keras.layers.Dense(10, activation="sigmoid", kernel_initializer=init(2)),
-    ])
+    return tf.keras.models.Sequential(
+        [
+            tf.keras.layers.Dense(
+                4, activation="tanh", input_shape=(10,), kernel_initializer=init(1)
+            ),
+            tf.keras.layers.Dense(10, activation="sigmoid", kernel_initializer=init(2)),
+        ]
+    )
 
 
 def model_fn():

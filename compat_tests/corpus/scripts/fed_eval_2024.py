@@ -23,7 +23,9 @@ train, test = train.preprocess(preprocess), test.preprocess(preprocess)
 
 
 def model_fn():
-    model = tf.keras.Sequential([tf.keras.layers.Dense(1, input_shape=(3,), kernel_initializer="ones")])
+    model = tf.keras.Sequential(
+        [tf.keras.layers.Dense(1, input_shape=(3,), kernel_initializer="ones")]
+    )
     return tff.learning.models.from_keras_model(
         model,
         loss=tf.keras.losses.MeanSquaredError(),

@@ -22,9 +22,13 @@ spec = collections.OrderedDict(
 
 
 def model_fn():
-    model = tf.keras.Sequential([
-        tf.keras.layers.Dense(1, activation="sigmoid", input_shape=(5,), kernel_initializer="zeros")
-    ])
+    model = tf.keras.Sequential(
+        [
+            tf.keras.layers.Dense(
+                1, activation="sigmoid", input_shape=(5,), kernel_initializer="zeros"
+            )
+        ]
+    )
     return tff.learning.models.from_keras_model(
         model,
         loss=tf.keras.losses.BinaryCrossentropy(),

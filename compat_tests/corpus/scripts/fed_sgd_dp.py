@@ -18,9 +18,9 @@ datasets = [
 
 
 def model_fn():
-    model = tf.keras.Sequential([
-        tf.keras.layers.Dense(2, input_shape=(3,), kernel_initializer="zeros")
-    ])
+    model = tf.keras.Sequential(
+        [tf.keras.layers.Dense(2, input_shape=(3,), kernel_initializer="zeros")]
+    )
     return tff.learning.models.from_keras_model(
         model,
         loss=tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -32,11 +32,13 @@ def preprocess(dataset):
 
 
 def create_keras_model():
-    return tf.keras.models.Sequential([
-        tf.keras.layers.InputLayer(input_shape=(36,)),
-        tf.keras.layers.Dense(4, kernel_initializer="zeros"),
-        tf.keras.layers.Softmax(),
-    ])
+    return tf.keras.models.Sequential(
+        [
+            tf.keras.layers.InputLayer(input_shape=(36,)),
+            tf.keras.layers.Dense(4, kernel_initializer="zeros"),
+            tf.keras.layers.Softmax(),
+        ]
+    )
 
 
 train = [preprocess(client_data.create_tf_dataset_for_client(i)) for i in client_data.client_ids]

@@ -18,9 +18,9 @@ def make(i):
 
 def model_fn():
     return tff.learning.models.from_keras_model(
-        tf.keras.Sequential([
-            tf.keras.layers.Dense(1, input_shape=(4,), kernel_initializer="zeros")
-        ]),
+        tf.keras.Sequential(
+            [tf.keras.layers.Dense(1, input_shape=(4,), kernel_initializer="zeros")]
+        ),
         loss=tf.keras.losses.MeanSquaredError(),
         input_spec=make(0).element_spec,
     )

@@ -20,13 +20,15 @@ datasets = [data.create_tf_dataset_for_client(i) for i in data.client_ids]
 
 def model_fn():
     init = lambda seed: tf.keras.initializers.GlorotUniform(seed=seed)
-    model = tf.keras.Sequential([
-        tf.keras.layers.Embedding(12, 5, embeddings_initializer=init(1), input_length=6),
-        tf.keras.layers.LSTM(
-            6, return_sequences=True, kernel_initializer=init(2), recurrent_initializer=init(3)
-        ),
-        tf.keras.layers.Dense(12, kernel_initializer=init(4)),
-    ])
+    model = tf.keras.Sequential(
+        [
+            tf.keras.layers.Embedding(12, 5, embeddings_initializer=init(1), input_length=6),
+            tf.keras.layers.LSTM(
+                6, return_sequences=True, kernel_initializer=init(2), recurrent_initializer=init(3)
+            ),
+            tf.keras.layers.Dense(12, kernel_initializer=init(4)),
+        ]
+    )
     return tff.learning.models.from_keras_model(
         model,
         loss=tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -1,7 +1,8 @@
-"""`tff.learning.algorithms`: TFF's builders, with their arguments, their defaults and their numbers.
+"""`tff.learning.algorithms`: TFF's builders, with their arguments, defaults and numbers.
 
 Where TFF departs from the paper (FedProx pulls away from the server; what is not finite is summed
-up in all but FedAvg) these do as TFF, see docs/differences.md. `loop_implementation` changes nothing.
+up in all but FedAvg) these do as TFF, see docs/differences.md. `loop_implementation` changes
+nothing.
 """
 
 import functools

@@ -35,7 +35,8 @@ def build_uniform_sampling_fn(
 
     def sample(round_num: int, size: int) -> list[Any]:
         draw = samplers.uniform(size, seed=random_seed, replace=replace)
-        return draw(round_num, sample_range)
+        places = [str(place) for place in range(len(sample_range))]
+        return [sample_range[int(place)] for place in draw(round_num, places)]
 
     return sample
 

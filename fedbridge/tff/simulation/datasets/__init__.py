@@ -17,14 +17,14 @@ from fedbridge.tff.simulation.datasets._client_data import (
 from fedbridge.tff_io import from_hdf5, from_sql
 
 
-def SqlClientData(  # noqa: N802 -- TFF's name
+def SqlClientData(
     database_filepath: str | os.PathLike[str], split_name: str | None = None
 ) -> ClientData:
     """A split of one of TFF's SQLite files; its elements are parsed."""
     return ArraysClientData(from_sql(database_filepath, split_name))
 
 
-def HDF5ClientData(hdf5_filepath: str | os.PathLike[str]) -> ClientData:  # noqa: N802
+def HDF5ClientData(hdf5_filepath: str | os.PathLike[str]) -> ClientData:
     """One of TFF's older HDF5 files."""
     return ArraysClientData(from_hdf5(hdf5_filepath))
 

@@ -1,0 +1,128 @@
+"""`fedbridge.tff` beside the real TFF: client data, and the batches that a call of `next` sees."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from fedbridge import tff as ours
+from fedbridge.tff._client_batches import cohort
+
+ROWS = {f"c{i}": np.arange(100 * i, 100 * i + n) for i, n in enumerate((7, 12, 3, 5))}
+
+
+def rows(dataset):
+    """All elements, in order."""
+    return [np.asarray(element).tolist() for element in dataset.as_numpy_iterator()]
+
+
+@pytest.fixture(scope="module")
+def both(tff):
+    slices = {i: r.tolist() for i, r in ROWS.items()}
+    return [t.simulation.datasets.TestClientData(slices) for t in (tff, ours)]
+
+
+def test_client_data_has_the_same_clients_elements_and_orders(tff, both):
+    theirs, mine = both
+    assert mine.client_ids == theirs.client_ids
+    assert mine.element_type_structure == theirs.element_type_structure
+    for client_id in mine.client_ids:
+        assert rows(mine.create_tf_dataset_for_client(client_id)) == rows(
+            theirs.create_tf_dataset_for_client(client_id)
+        )
+        assert rows(mine.serializable_dataset_fn(client_id)) == rows(
+            theirs.serializable_dataset_fn(client_id)
+        )
+    for seed in (0, 7):
+        assert rows(mine.create_tf_dataset_from_all_clients(seed)) == rows(
+            theirs.create_tf_dataset_from_all_clients(seed)
+        )
+        assert [rows(d) for d in mine.datasets(3, seed)] == [
+            rows(d) for d in theirs.datasets(3, seed)
+        ]
+        parts = [
+            [part.client_ids for part in type_.train_test_client_split(data, 2, seed)]
+            for type_, data in (
+                (tff.simulation.datasets.ClientData, theirs),
+                (ours.simulation.datasets.ClientData, mine),
+            )
+        ]
+        assert parts[0] == parts[1]
+
+
+def test_preprocessed_client_data(both):
+    twice = lambda dataset: dataset.repeat(2).batch(4).map(lambda x: x + 1)
+    theirs, mine = (data.preprocess(twice) for data in both)
+    assert mine.element_type_structure == theirs.element_type_structure
+    for client_id in mine.client_ids:
+        assert rows(mine.create_tf_dataset_for_client(client_id)) == rows(
+            theirs.create_tf_dataset_for_client(client_id)
+        )
+    assert rows(mine.create_tf_dataset_from_all_clients(3)) == rows(
+        theirs.create_tf_dataset_from_all_clients(3)
+    )
+
+
+PIPELINES = {
+    "seeded": lambda d: d.shuffle(4, seed=1).batch(3),
+    "repeat then shuffle": lambda d: d.repeat(3).shuffle(5, seed=2).batch(4),
+    "shuffle then repeat": lambda d: d.shuffle(5, seed=3).repeat(3).batch(4),
+    "one order for all": lambda d: (
+        d.shuffle(12, seed=4, reshuffle_each_iteration=False).repeat(2).batch(4)
+    ),
+    "two shuffles": lambda d: d.shuffle(4, seed=5).repeat(2).shuffle(6, seed=6).take(9).batch(2),
+}
+
+
+def in_tff(tff, dataset):
+    """The rows that a computation of TFF's reads from a data set, in order."""
+    import tensorflow as tf
+
+    spec = tff.SequenceType(tff.types.tensorflow_to_type(dataset.element_spec))
+
+    @tff.tensorflow.computation(spec)
+    def read(batches):
+        join = lambda read, batch: tf.concat([read, batch], 0)
+        return batches.reduce(tf.zeros([0], tf.int64), join)
+
+    return read(dataset).tolist()
+
+
+def in_cohort(dataset, round=1):
+    found = cohort([dataset.map(lambda x: collections.OrderedDict(x=x))], round)
+    stream = found.streams["train"]
+    sizes = stream.sizes[: stream.step_offsets[1]]
+    order = [row for step, size in zip(stream.rows, sizes, strict=False) for row in step[:size]]
+    return np.asarray(found.features["x"])[order].tolist()
+
+
+@pytest.mark.parametrize("pipeline", PIPELINES)
+def test_every_call_sees_the_batches_that_it_sees_under_tff(tff, pipeline):
+    import tensorflow as tf
+
+    dataset = PIPELINES[pipeline](tf.data.Dataset.range(12))
+    first = in_cohort(dataset)
+    assert first == in_tff(tff, dataset)
+    # Neither calls before nor iterations of the script's own change what a call sees.
+    assert len(rows(dataset)) > 0
+    assert in_cohort(dataset) == in_tff(tff, dataset) == first
+
+
+def test_an_unseeded_pipeline_is_drawn_anew_in_every_call():
+    import tensorflow as tf
+
+    dataset = tf.data.Dataset.range(50).shuffle(50).batch(10)
+    drawn = [in_cohort(dataset) for _ in range(3)]
+    assert sorted(drawn[0]) == sorted(drawn[1]) == list(range(50))
+    assert len({tuple(order) for order in drawn}) == 3
+    noisy = tf.data.Dataset.range(50).map(lambda x: x + 100 * tf.random.uniform([], 0, 9, tf.int64))
+    assert in_cohort(noisy.batch(10)) != in_cohort(noisy.batch(10))
+
+
+def test_the_sampler_draws_the_same_clients(tff):
+    for replace in (False, True):
+        pair = [
+            t.simulation.build_uniform_sampling_fn(list(range(30)), replace, random_seed=5)
+            for t in (tff, ours)
+        ]
+        assert [pair[0](r, 4) for r in range(6)] == [pair[1](r, 4) for r in range(6)]

@@ -1,0 +1,265 @@
+"""`fedbridge.tff` where there is no TensorFlow: names, processes over lists of batches, `run`."""
+
+import operator
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import fedbridge as fb
+from fedbridge import tff
+from fedbridge.cli import app
+from fedbridge.tff import _client_batches, _run
+
+RNG = np.random.default_rng(0)
+SIZES = [[3, 3, 1], [], [3, 2]]
+CLIENTS = [
+    [
+        {"x": RNG.random((n, 4), np.float32), "y": RNG.integers(0, 3, n).astype(np.int64)}
+        for n in sizes
+    ]
+    for sizes in SIZES
+]
+
+
+def keras_model():
+    return keras.Sequential(
+        [
+            keras.layers.Input((4,)),
+            keras.layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(seed=1)),
+        ]
+    )
+
+
+def model_fn():
+    return tff.learning.models.from_keras_model(
+        keras_model(),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        input_spec=None,
+        metrics=[keras.metrics.SparseCategoricalAccuracy()],
+    )
+
+
+def process():
+    return tff.learning.algorithms.build_weighted_fed_avg(
+        model_fn, tff.learning.optimizers.build_sgdm(0.1)
+    )
+
+
+def test_tensorflow_is_not_imported():
+    code = "import sys; from fedbridge import tff; sys.exit('tensorflow' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_process_computes_what_the_core_computes():
+    mine = process()
+    state = mine.initialize()
+    data = fb.from_clients(
+        {
+            f"client {i}": {
+                name: np.concatenate(
+                    [np.zeros((0, *shape), dtype), *(b[name].astype(dtype) for b in batches)]
+                )
+                for name, shape, dtype in (("x", (4,), np.float32), ("y", (), np.int32))
+            }
+            for i, batches in enumerate(CLIENTS)
+        }
+    )
+    core = fb.algorithms.fed_avg(model_fn(), fb.optimizers.sgdm(0.1))
+    expected = core.initialize()
+    batches = fb.Batches(batch_size=3)
+    for round in (1, 2):
+        state, metrics = mine.next(state, CLIENTS)
+        expected, theirs = core.next(expected, data.cohort(data.client_ids, batches, round=round))
+        assert metrics["client_work"]["train"] == theirs["client_work"]["train"]
+    assert metrics["client_work"]["train"]["num_examples"] == sum(map(sum, SIZES))
+    # The same batches: the first client's seven rows make 3 + 3 + 1, the third's five 3 + 2.
+    for one, other in zip(
+        mine.get_model_weights(state).trainable,
+        expected.global_model_weights.trainable,
+        strict=True,
+    ):
+        assert isinstance(one, np.ndarray)
+        np.testing.assert_array_equal(one, np.asarray(other))
+
+
+def test_the_state_is_tffs():
+    mine = process()
+    state = mine.initialize()
+    assert state._fields == (
+        "global_model_weights", "distributor", "client_work", "aggregator", "finalizer"
+    )  # fmt: skip
+    assert state.model is state.global_model_weights
+    zeros = tff.learning.models.ModelWeights([np.zeros((4, 3)), np.zeros(3)], [])
+    changed = mine.set_model_weights(state, zeros)
+    assert not mine.get_model_weights(changed).trainable[0].any()
+    other = keras_model()
+    mine.get_model_weights(changed).assign_weights_to(other)
+    assert not np.asarray(other.trainable_weights[0]).any()
+    tff.learning.assign_weights_to_keras_model(other, state)
+    np.testing.assert_array_equal(
+        np.asarray(other.trainable_weights[0]), np.asarray(state.model.trainable[0])
+    )
+    again = tff.learning.state_with_new_model_weights(state, [*zeros.trainable], [])
+    assert isinstance(again, tff.learning.templates.LearningAlgorithmState)
+    assert mine.get_hparams(mine.set_hparams(state, {"client_work": {"learning_rate": 0.5}}))[
+        "client_work"
+    ] == {"learning_rate": 0.5}
+
+
+def test_tuples_are_features_x_and_y():
+    pairs = [[(b["x"], b["y"]) for b in batches] for batches in CLIENTS]
+    mine = process()
+    one, other = (mine.next(mine.initialize(), data) for data in (CLIENTS, pairs))
+    assert one.metrics == other.metrics
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras'
+def test_old_metrics_and_evaluation():
+    old = tff.learning.build_federated_averaging_process(
+        model_fn, client_optimizer_fn=lambda: keras.optimizers.SGD(0.1)
+    )
+    state, metrics = old.next(old.initialize(), CLIENTS)
+    new = process()
+    expected = new.next(new.initialize(), CLIENTS).metrics["client_work"]["train"]
+    assert metrics.loss == metrics["train"]["loss"] == metrics.train.loss == expected["loss"]
+    evaluate = tff.learning.build_federated_evaluation(model_fn)
+    current = tff.learning.algorithms.build_fed_eval(model_fn)
+    weights = new.set_model_weights(new.initialize(), state.model)
+    found = current.next(
+        current.set_model_weights(current.initialize(), new.get_model_weights(weights)), CLIENTS
+    ).metrics["client_work"]["eval"]["current_round_metrics"]
+    assert evaluate(state.model, CLIENTS)["loss"] == evaluate(state, CLIENTS).eval.loss
+    assert evaluate(state, CLIENTS)["eval"]["loss"] == found["loss"]
+
+
+def test_fed_prox_says_whose_sign_it_has():
+    with pytest.warns(tff.Note, match="sign reversed"):
+        tff.learning.algorithms.build_weighted_fed_prox(
+            model_fn, 0.1, tff.learning.optimizers.build_sgdm(0.1)
+        )
+
+
+def test_execution_contexts_are_taken_and_dropped():
+    with pytest.warns(tff.Note, match="do not change results"):
+        tff.backends.native.set_sync_local_cpp_execution_context(max_fanout=10)
+
+
+@pytest.mark.parametrize(
+    "name, words",
+    [
+        ("learning.build_fedavg", "the nearest name is tff.learning.algorithms.build_weighted"),
+        ("simulation.models.from_keras_model", "nearest name is tff.learning.models.from_keras"),
+        ("learning.algorithms.build_fed_recon", "does not run on JAX yet"),
+        ("learning.TrainableModel", "is no longer in TFF"),
+        ("program.FileProgramStateManager", "does not run on JAX yet"),
+        ("backends.xla", "tff.backends.xla"),
+    ],
+)
+def test_a_name_that_is_not_there(name, words):
+    assert not hasattr(tff, "learning_")  # also for those who only ask
+    with pytest.raises(fb.FedbridgeError, match=words):
+        operator.attrgetter(name)(tff)
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda: process().next(process().initialize(), CLIENTS[0][0]), "a list with one entry"),
+        (lambda: process().next(process().initialize(), [[{"x": 1.0}]]), "batch the data set"),
+        (
+            lambda: process().next(process().initialize(), [[CLIENTS[0][0], {"x": np.ones(3)}]]),
+            "client 0, batch 2: it has another structure",
+        ),
+        (
+            lambda: process().next(
+                process().initialize(), [CLIENTS[0], [{"x": np.ones((2, 5)), "y": np.ones(2)}]]
+            ),
+            r"rows of the shapes \[4\] and \[5\]",
+        ),
+        (
+            lambda: tff.learning.algorithms.build_weighted_fed_avg(
+                keras_model, tff.learning.optimizers.build_sgdm(0.1)
+            ),
+            "model_fn returned Sequential",
+        ),
+        (
+            lambda: tff.learning.algorithms.build_weighted_fed_avg(model_fn, 0.1),
+            "client_optimizer_fn is 0.1",
+        ),
+        (
+            lambda: tff.learning.build_federated_averaging_process(model_fn, stateful_delta=1),
+            r"build_federated_averaging_process\(stateful_delta=...\) has no counterpart",
+        ),
+        (lambda: tff.federated_computation(lambda x: x), "tff.federated_computation"),
+        (lambda: tff.simulation.datasets.emnist.load_data(cache_dir="/nowhere"), "there is no"),
+    ],
+)
+def test_bad_input_is_one_sentence(call, words):
+    with pytest.raises(fb.FedbridgeError, match=words):
+        call()
+
+
+def test_clients_without_batches():
+    stream = _client_batches.cohort([[], []], 1).streams["train"]
+    assert not stream.sizes.any()
+
+
+SCRIPT = """
+    import sys
+    import tensorflow_federated as tff
+    print(tff.federated_computation(lambda: "Hello")(), sys.argv[1:])
+    {then}
+"""
+
+
+def run(tmp_path, then="", *arguments):
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(SCRIPT).format(then=then))
+    return subprocess.run(
+        [sys.executable, "-m", "fedbridge.tff", script, *arguments],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_script_runs_with_its_arguments(tmp_path):
+    done = run(tmp_path, "", "--rounds", "3")
+    assert (done.returncode, done.stdout) == (0, "b'Hello' ['--rounds', '3']\n"), done.stderr
+
+
+def test_what_does_not_run_names_the_line(tmp_path):
+    done = run(tmp_path, "tff.learning.build_fedavg()")
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"fedbridge: {tmp_path}/script.py, line 5: no TFF has")
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_exception_of_the_script_is_its_own(tmp_path):
+    done = run(tmp_path, "raise KeyError('mine')")
+    assert done.returncode == 1
+    first, second, *_, last = done.stderr.splitlines()
+    assert (first, last) == ("Traceback (most recent call last):", "KeyError: 'mine'")
+    assert second == f'  File "{tmp_path}/script.py", line 5, in <module>'
+
+
+@pytest.mark.parametrize("code, expected", [("3", 3), ("", 0), ("'no'", 1)])
+def test_the_exit_code_is_the_scripts(tmp_path, code, expected):
+    assert run(tmp_path, f"sys.exit({code})").returncode == expected
+
+
+def test_notes_are_lines(tmp_path):
+    done = run(tmp_path, "tff.framework.set_default_executor(None)")
+    assert done.stderr.startswith("note: tff.framework.set_default_executor is taken and dropped")
+
+
+def test_the_command_line(tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(_run, "run", lambda script, arguments: called.append(arguments) or 4)
+    done = CliRunner().invoke(app, ["run", "script.py", "--", "--model", "cnn"])
+    assert (done.exit_code, called) == (4, [["--model", "cnn"]])
