@@ -2,8 +2,9 @@
 
 The records of a data set mostly share a *layout*: the same length, and the same bytes everywhere
 but in the values. One record is then parsed by the book (`find_values`), which says where they
-lie; the values of all records of that layout are taken out of one byte matrix. A record that fits
-no layout is parsed by itself, in the same way.
+lie; the values of all records of that layout are taken out of one byte matrix. Records with several
+strings share no layout, and are taken apart side by side (`find_spans`). A record that fits neither
+is parsed by itself, by the book.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedbridge.jax_core import ClientDataError
+from fedbridge.tff_io._side_by_side import Spans, find_spans, gather, joined_records
 from fedbridge.tff_io._wire import (
     BYTES,
     FLOAT,
@@ -89,12 +91,20 @@ def parse_examples(
         ClientDataError: A record that is no tf.train.Example, lacks a feature, or holds values of
             another kind in it.
     """
-    groups: dict[int, list[int]] = {}
-    for i, record in enumerate(records):
-        groups.setdefault(len(record), []).append(i)
     order: list[np.ndarray] = []
     parts: list[Mapping[str, Values]] = []
     singles: list[int] = []
+    rest = np.arange(len(records))
+    if len(records) >= _FEW:
+        layout = _checked_layout(records[0], kinds, where, 0, exact)
+        if sum(feature.kind == BYTES for feature in layout.values()) > 1:
+            fits, values = _side_by_side(records, layout, kinds)
+            order.append(np.flatnonzero(fits))
+            parts.append(values)
+            rest = np.flatnonzero(~fits)
+    groups: dict[int, list[int]] = {}
+    for i in rest.tolist():
+        groups.setdefault(len(records[i]), []).append(i)
     for group in groups.values():
         rows = np.array(group)
         while len(rows) >= _FEW:
@@ -161,6 +171,47 @@ def _values(record: bytes, feature: Feature) -> Any:
     if feature.kind == FLOAT:
         return joined.view("<f4").astype(np.float32)
     return decode_varints(joined)
+
+
+def _side_by_side(
+    records: Sequence[bytes], layout: Mapping[str, Feature], kinds: Mapping[str, int]
+) -> tuple[np.ndarray, dict[str, Values]]:
+    """Which records have the shape of this layout, and the values of those that have it."""
+    joined, data, edges = joined_records(records)
+    fits, spans = find_spans(data, edges, {name: feature.kind for name, feature in layout.items()})
+    for name, kind in kinds.items():
+        if kind != BYTES:
+            # Of what does not fit, nothing is looked at: not every span lies within the data.
+            starts, stops = (np.where(fits, places, 0) for places in spans[name])
+            fits &= _are_whole(*gather(data, Spans(starts, stops)), kind)
+    values = {}
+    for name, kind in kinds.items():
+        starts, stops = (places[fits] for places in spans[name])
+        if kind == BYTES:
+            pairs = zip(starts.tolist(), stops.tolist(), strict=True)
+            texts = [joined[start:stop] for start, stop in pairs]
+            values[name] = Values(BYTES, texts, np.ones(len(texts), np.int64))
+            continue
+        run, edges = gather(data, Spans(starts, stops))
+        if kind == FLOAT:
+            values[name] = Values(FLOAT, run.view("<f4").astype(np.float32), np.diff(edges) // 4)
+        else:
+            ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(run < 0x80)])
+            values[name] = Values(INT64, decode_varints(run), np.diff(ends[edges]))
+    return fits, values
+
+
+def _are_whole(run: np.ndarray, edges: np.ndarray, kind: int) -> np.ndarray:
+    """Whether each piece of a packed run holds whole numbers."""
+    if kind == FLOAT:
+        return np.diff(edges) % 4 == 0
+    ends = np.flatnonzero(run < 0x80)
+    too_long = ends[np.diff(ends, prepend=-1) > 10]
+    whole = np.diff(edges) == 0
+    filled = np.flatnonzero(~whole)
+    whole[filled] = run[edges[filled + 1] - 1] < 0x80
+    whole[np.searchsorted(edges, too_long, side="right") - 1] = False
+    return whole
 
 
 def _alike(
