@@ -87,8 +87,10 @@ from fedbridge.preprocessing import ClientSpec as ClientSpec
 if TYPE_CHECKING:
     from fedbridge import models as models, partition as partition
     from fedbridge.tff_io import (
+        convert as convert,
         from_client_data as from_client_data,
         from_clients as from_clients,
+        from_converted as from_converted,
         from_datasets as from_datasets,
         from_hdf5 as from_hdf5,
         from_keras as from_keras,
@@ -113,8 +115,10 @@ if TYPE_CHECKING:
 
 # Loaded when they are asked for: a plain `import fedbridge` needs neither flax nor TFF's formats.
 _FROM_TFF_IO = {
+    "convert",
     "from_client_data",
     "from_clients",
+    "from_converted",
     "from_datasets",
     "from_hdf5",
     "from_keras",

@@ -7,7 +7,7 @@ strings share no layout, and are taken apart side by side (`find_spans`). A reco
 is parsed by itself, by the book.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,6 +77,7 @@ def parse_examples(
     where: Callable[[int], str] = "record {}".format,
     *,
     exact: bool = False,
+    only: Collection[str] | None = None,
 ) -> dict[str, Values]:
     """Parses many serialized tf.train.Examples; quick where they share their layout.
 
@@ -86,11 +87,13 @@ def parse_examples(
         where: Names the record of an index, for errors.
         exact: Refuse records with other features beside these; otherwise those are left unread,
             as TensorFlow does.
+        only: The features whose values are asked for; the others are checked alone. None: all.
 
     Raises:
         ClientDataError: A record that is no tf.train.Example, lacks a feature, or holds values of
             another kind in it.
     """
+    taken = {name: kind for name, kind in kinds.items() if only is None or name in only}
     order: list[np.ndarray] = []
     parts: list[Mapping[str, Values]] = []
     singles: list[int] = []
@@ -98,7 +101,7 @@ def parse_examples(
     if len(records) >= _FEW:
         layout = _checked_layout(records[0], kinds, where, 0, exact)
         if sum(feature.kind == BYTES for feature in layout.values()) > 1:
-            fits, values = _side_by_side(records, layout, kinds)
+            fits, values = _side_by_side(records, layout, taken)
             order.append(np.flatnonzero(fits))
             parts.append(values)
             rest = np.flatnonzero(~fits)
@@ -112,7 +115,7 @@ def parse_examples(
             layout = _checked_layout(records[first], kinds, where, first, exact)
             alike, matrix, rows = _alike(records, rows, layout)
             try:
-                parts.append({name: _gather(matrix, layout[name]) for name in kinds})
+                parts.append({name: _gather(matrix, layout[name]) for name in taken})
             except DamageError:  # in which of them? One at a time finds it
                 singles += alike.tolist()
             else:
@@ -122,8 +125,8 @@ def parse_examples(
         singles += rows.tolist()
     layouts = [_checked_layout(records[i], kinds, where, i, exact) for i in singles]
     order.append(np.array(singles, np.int64))
-    parts.append({name: _each(records, singles, layouts, name, kinds[name]) for name in kinds})
-    return _in_order(parts, np.concatenate(order), kinds)
+    parts.append({n: _each(records, singles, layouts, n, kind) for n, kind in taken.items()})
+    return _in_order(parts, np.concatenate(order), taken)
 
 
 def serialize_example(features: Mapping[str, Any]) -> bytes:
