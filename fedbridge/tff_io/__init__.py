@@ -12,6 +12,9 @@ from fedbridge.tff_io._convert import (
 )
 from fedbridge.tff_io._data_folder import DataFolder as DataFolder, find_data as find_data
 from fedbridge.tff_io._generate_emnist import generate_emnist as generate_emnist
+from fedbridge.tff_io._generate_stackoverflow import (
+    generate_stackoverflow as generate_stackoverflow,
+)
 from fedbridge.tff_io._hdf5 import from_hdf5 as from_hdf5
 from fedbridge.tff_io._keras_graph import random_layers as random_layers
 from fedbridge.tff_io._keras_model import (

@@ -7,7 +7,7 @@ strings share no layout, and are taken apart side by side (`find_spans`). A reco
 is parsed by itself, by the book.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -139,27 +139,42 @@ def serialize_example(features: Mapping[str, Any]) -> bytes:
     Raises:
         ClientDataError: A feature of another type.
     """
-    entries = []
-    for name in sorted(features):
-        values = features[name]
-        if isinstance(values, str):
-            values = values.encode()
-        if isinstance(values, bytes):
-            feature = _field(BYTES, _field(1, values))
+    return join_features(serialize_feature(name, features[name]) for name in sorted(features))
+
+
+def serialize_feature(name: str, values: Any) -> bytes:
+    """Serializes one feature of a tf.train.Example, for `join_features`.
+
+    Raises:
+        ClientDataError: As `serialize_example`.
+    """
+    if isinstance(values, str):
+        values = values.encode()
+    if isinstance(values, bytes):
+        feature = _field(BYTES, _field(1, values))
+    else:
+        values = np.asarray(values)
+        if values.dtype.kind == "f":
+            feature = _field(FLOAT, _field(1, values.astype("<f4").tobytes()))
+        elif values.dtype.kind in "iub" and values.dtype != np.uint64:
+            packed = b"".join(_varint(v) for v in values.ravel().tolist())
+            feature = _field(INT64, _field(1, packed))
         else:
-            values = np.asarray(values)
-            if values.dtype.kind == "f":
-                feature = _field(FLOAT, _field(1, values.astype("<f4").tobytes()))
-            elif values.dtype.kind in "iub" and values.dtype != np.uint64:
-                packed = b"".join(_varint(v) for v in values.ravel().tolist())
-                feature = _field(INT64, _field(1, packed))
-            else:
-                raise ClientDataError(
-                    f"feature {name!r}: a tf.train.Example cannot hold {values.dtype}; give "
-                    "strings, floats or integers of at most 63 bits."
-                )
-        entries.append(_field(1, _field(1, name.encode()) + _field(2, feature)))
-    return _field(1, b"".join(entries))
+            raise ClientDataError(
+                f"feature {name!r}: a tf.train.Example cannot hold {values.dtype}; give "
+                "strings, floats or integers of at most 63 bits."
+            )
+    return _field(1, _field(1, name.encode()) + _field(2, feature))
+
+
+def join_features(features: Iterable[bytes]) -> bytes:
+    """One serialized tf.train.Example of these features.
+
+    Example:
+        >>> join_features([serialize_feature("label", np.int64(7))])
+        b'\\n\\x10\\n\\x0e\\n\\x05label\\x12\\x05\\x1a\\x03\\n\\x01\\x07'
+    """
+    return _field(1, b"".join(features))
 
 
 # --- values -----------------------------------------------------------------------------------
