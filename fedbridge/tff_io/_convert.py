@@ -44,6 +44,7 @@ from fedbridge.tff_io._workers import answer_pieces, in_processes
 _FORMAT = 1
 _PARTIAL = ".partial"
 _MOST_PROCESSES = 4  # of about 0.3 GB each: below 2 GB together
+_WORTH_A_PROCESS = 8  # pieces: it takes as long to start
 
 
 def convert(
@@ -70,8 +71,8 @@ def convert(
         preprocess: A function of `fb.preprocessing`, or a `functools.partial` of one with named
             arguments: only what it makes of the rows is stored, token ids in place of text. None:
             all features as they are.
-        processes: How many convert at the same time; default one for each core, at most 4. Each
-            takes about 0.3 GB.
+        processes: How many convert at the same time; default one for each core, at most 4, and
+            none beside this one where there is little to do. Each takes about 0.3 GB.
         progress: Called as `progress(done, total)` with rows of the file.
 
     Returns:
@@ -241,8 +242,8 @@ def _convert_pieces(
     todo = [i for i in range(len(rows)) if not _chunk(partial, i).exists()]
     done, total = sum(rows) - sum(rows[i] for i in todo), sum(rows)
     progress(done, total)
-    processes = min(processes or min(_cores(), _MOST_PROCESSES), len(todo))
-    several = processes > 1
+    processes = processes or min(_cores(), _MOST_PROCESSES, len(todo) // _WORTH_A_PROCESS)
+    several = min(processes, len(todo)) > 1
     try:
         for i in in_processes(partial, todo, processes) if several else _here(partial, job, todo):
             done += rows[i]

@@ -69,7 +69,10 @@ def rebuild(described: Described | None) -> Preprocess:
             f"these data were made by {described['name']}, which this version of fedbridge does "
             "not have; convert them again."
         )
-    return functools.partial(function, **described["arguments"])
+    arguments = described["arguments"].items()
+    return functools.partial(
+        function, **{k: tuple(v) if isinstance(v, list) else v for k, v in arguments}
+    )
 
 
 def no_rows(spec: Mapping[str, FeatureSpec], client_ids: Sequence[str] = ()) -> FederatedArrays:

@@ -81,6 +81,8 @@ def _started(folder: Path) -> Iterator[subprocess.Popen[str]]:
             yield worker
         finally:
             worker.kill()
+            with contextlib.suppress(BrokenPipeError):  # what it was told and did not read
+                worker.communicate()
 
 
 def _ask(worker: subprocess.Popen[str], number: int) -> dict:
