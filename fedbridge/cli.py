@@ -313,14 +313,15 @@ def data_generate(
     seed: Annotated[int, typer.Option("--seed", help="The same seed, the same data.")] = 0,
 ) -> None:
     """Generate a stand-in for a data set, in TFF's own file format, without a network."""
-    from fedbridge import tff_io
-
     if dataset is DataSet.stackoverflow:
-        generate = functools.partial(tff_io.generate_stackoverflow, sentences=sentences)
+        from fedbridge.tff_io import generate_stackoverflow
+
+        generate = functools.partial(generate_stackoverflow, sentences=sentences)
     else:
+        from fedbridge.tff_io import generate_emnist as generate
+
         if sentences is not None:
             raise FedbridgeError("--sentences: handwriting has none; leave it out.")
-        generate = tff_io.generate_emnist
     console = _console(None)
     with _meter(console, f"generating {dataset.value}") as show:
         path = generate(clients, out, seed=seed, progress=show)

@@ -397,7 +397,9 @@ def test_a_record_that_does_not_parse_is_named_and_nothing_stays(path, tmp_path,
     connection.close()
     with pytest.raises(ClientDataError) as error:
         fb.convert(path, tmp_path / "out", split, preprocess=TAGS, processes=processes)
-    assert f"split {split!r}, client {client!r}, row 8: this is no tf.train.Example" in str(error.value)
+    assert f"split {split!r}, client {client!r}, row 8: this is no tf.train.Example" in str(
+        error.value
+    )
     assert [p.name for p in tmp_path.iterdir()] == ["data.sqlite"]
 
 

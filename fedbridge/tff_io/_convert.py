@@ -15,6 +15,7 @@ client, and the folder gets its name.
 
 import contextlib
 import dataclasses
+import gc
 import json
 import os
 import shutil
@@ -273,7 +274,11 @@ def _converter(partial: Path, job: Any) -> Iterator[Callable[[int], None]]:
     plan = plan._replace(spec=_spec(plan.spec))
     source, preprocess = Path(job["key"]["path"]), rebuild(job["key"]["preprocess"])
     with open_pieces(Path(job["file"]), source, plan, preprocess) as read:
-        yield lambda number: save_chunk(_chunk(partial, number), *read(number))
+        gc.freeze()  # or else many lists of words make Python look through all of jax, often
+        try:
+            yield lambda number: save_chunk(_chunk(partial, number), *read(number))
+        finally:
+            gc.unfreeze()
 
 
 def _merge(partial: Path, job: Any) -> None:

@@ -6,7 +6,6 @@ done. It ends when its input does, so also when the process that started it was 
 
 import concurrent.futures
 import contextlib
-import gc
 import json
 import os
 import queue
@@ -54,7 +53,6 @@ def in_processes(folder: Path, pieces: Sequence[int], processes: int) -> Iterato
 def answer_pieces(convert: Callable[[int], None]) -> None:
     """What a worker does: the pieces it is told, until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started it decides
-    gc.freeze()  # what is imported stays; looking at it again and again takes a tenth of the time
     for line in sys.stdin:
         try:
             convert(int(line))
