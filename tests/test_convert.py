@@ -19,7 +19,15 @@ from hypothesis import given, settings, strategies as st
 
 import fedbridge as fb
 from fedbridge.jax_core import ClientDataError, Fraction255, Ragged
-from fedbridge.tff_io import _convert, _sql_pieces, _workers, from_sql, verify_converted, write_sql
+from fedbridge.tff_io import (
+    _convert,
+    _hdf5_pieces,
+    _sql_pieces,
+    _workers,
+    from_sql,
+    verify_converted,
+    write_sql,
+)
 
 VOCAB = ["the", "cat", "sat", "café"]
 WORDS = functools.partial(
@@ -202,6 +210,40 @@ def test_images(tmp_path, function):
     path = shuffled(write_sql(tmp_path / "x.sqlite", {"s": clients}))
     expected = direct(path, function)
     assert_same(fb.convert(path, tmp_path / "out", preprocess=function), expected)
+
+
+@pytest.mark.parametrize("preprocess", [None, WORDS, TAGS], ids=["as it is", "words", "tags"])
+def test_hdf5(tmp_path, monkeypatch, preprocess):
+    h5py = pytest.importorskip("h5py")
+    rng = np.random.default_rng(2)
+    with h5py.File(tmp_path / "stackoverflow_train.h5", "w") as file:
+        for client_id, size in {"b": 3, "a": 9, "empty": 0, "ü": 1, "c": 25}.items():
+            for name, rows in sentences(rng, size).items():
+                content = rows if name == "score" else np.array(list(rows), object)
+                kind = np.int64 if name == "score" else h5py.string_dtype()
+                file.create_dataset(f"examples/{client_id}/{name}", data=content, dtype=kind)
+            pixels = rng.integers(0, 256, (size, 2)) / 255 if client_id != "c" else 0.3
+            file.create_dataset(
+                f"examples/{client_id}/x", data=np.broadcast_to(pixels, (size, 2)), dtype="f4"
+            )
+    path = tmp_path / "stackoverflow_train.h5"
+    expected = fb.from_hdf5(path, cache=False)
+    for number, size in enumerate((1, 10_000, 1 << 24)):  # a client a piece, some, all in one
+        monkeypatch.setattr(_hdf5_pieces, "PIECE_BYTES", size)
+        found = fb.convert(path, tmp_path / f"{number}", preprocess=preprocess)
+        assert_same(found, expected if preprocess is None else preprocess(expected))
+    with pytest.raises(ClientDataError, match="split 'test' was asked for, and a file holds one"):
+        fb.convert(path, tmp_path / "out", "test")
+    with pytest.raises(ClientDataError, match="HDF5 files store shapes; leave out `element_spec`"):
+        fb.convert(path, tmp_path / "out", element_spec={"x": ((2,), "float32")})
+    with h5py.File(path, "a") as file:
+        del file["examples/c/x"]
+    with pytest.raises(ClientDataError, match=r"client 'c': its features are not score, tags"):
+        fb.convert(path, tmp_path / "out")
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(ClientDataError, match=r"train.h5: h5py cannot read it .*fetch it again"):
+        fb.convert(path, tmp_path / "out")
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_cohorts_of_converted_data_are_the_same(path, tmp_path):

@@ -129,7 +129,8 @@ def _merge_offsets(
     shape = (int(offsets[-1]) + 1,)
     np.lib.format.open_memmap(target, mode="w+", dtype=np.int64, shape=shape)
     for arrays, order, places in _placed(chunks, offsets, counts):
-        _put(target, places + 1, arrays[counts][order])
+        if counts in arrays:  # a piece without rows may not know that a column is ragged
+            _put(target, places + 1, arrays[counts][order])
     ends, total = np.load(target, mmap_mode="r+"), 0
     for start in range(1, len(ends), _BLOCK):
         block = ends[start : start + _BLOCK]
@@ -154,6 +155,8 @@ def _merge_values(
     np.lib.format.open_memmap(target, mode="w+", dtype=np.dtype(column.dtype), shape=shape)
     for arrays, order, places in _placed(chunks, offsets, key, counts):
         values = arrays[key]
+        if not len(values):
+            continue
         if values.dtype != column.dtype:  # 255ths, and elsewhere there are other numbers
             values = Fraction255(values).decode()
         if counts is None:

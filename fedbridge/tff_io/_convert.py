@@ -7,10 +7,10 @@
         manifest.json           what it holds, size and checksums of every file
         offsets.npy, 0.npy, ...
 
-Every piece is a range of the rows of the file: it is read, parsed and preprocessed, and written
-aside and renamed. Pieces do not depend on each other, so several processes share them, and what a
-run that was killed has left is found by the next. When all are there, they are merged client after
-client, and the folder gets its name.
+Every piece is a range of the rows of the file, or of its clients: it is read, parsed and
+preprocessed, and written aside and renamed. Pieces do not depend on each other, so several
+processes share them, and what a run that was killed has left is found by the next. When all are
+there, they are merged client after client, and the folder gets its name.
 """
 
 import contextlib
@@ -30,6 +30,7 @@ from fedbridge.tff_io._cache import fingerprint, mapped_data, read_manifest, wri
 from fedbridge.tff_io._chunks import merge_chunks, save_chunk
 from fedbridge.tff_io._element_spec import ElementSpec, FeatureSpec, read_spec
 from fedbridge.tff_io._files import to_disk
+from fedbridge.tff_io._hdf5_pieces import client_ids, is_hdf5, open_clients, plan_clients
 from fedbridge.tff_io._prepared import Preprocess, describe, no_rows, rebuild
 from fedbridge.tff_io._sql import (
     compare_sizes,
@@ -58,23 +59,26 @@ def convert(
     processes: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> FederatedArrays:
-    """Converts a TFF SQLite file of any size into memory-mapped arrays, and opens them.
+    """Converts a TFF file of any size into memory-mapped arrays, and opens them.
 
-    The result equals `preprocess(from_sql(path, split))`, bit for bit, and memory stays below 2 GB.
+    The result equals `preprocess(from_sql(path, split))`, or `from_hdf5`, bit for bit, and memory
+    stays below 2 GB.
     A conversion that was stopped goes on where it was when it is called again in the same way: what
     is done is kept beside the folder, in `FOLDER.partial`.
 
     Args:
-        path: The file, `.sqlite` or packed as `.sqlite.lzma` (which is unpacked beside the folder).
+        path: An SQLite file, also packed as `.sqlite.lzma` (which is unpacked beside the folder),
+            or an HDF5 file (needs h5py).
         folder: The new folder. If it holds the same conversion already, it is only opened.
         split: As in `from_sql`.
-        element_spec: As in `from_sql`.
+        element_spec: As in `from_sql`; HDF5 files know it themselves.
         preprocess: A function of `fb.preprocessing`, or a `functools.partial` of one with named
             arguments: only what it makes of the rows is stored, token ids in place of text. None:
             all features as they are.
         processes: How many convert at the same time; default one for each core, at most 4, and
             none beside this one where there is little to do. Each takes about 0.3 GB.
-        progress: Called as `progress(done, total)` with rows of the file.
+        progress: Called as `progress(done, total)` with rows of the file, or with clients of an
+            HDF5 file.
 
     Returns:
         The data, as `from_converted` opens them.
@@ -93,6 +97,8 @@ def convert(
     source, target = existing_file(path), Path(folder).expanduser()
     if processes is not None and processes < 1:
         raise ClientDataError(f"{processes} processes cannot convert anything; give at least one.")
+    if element_spec is not None and is_hdf5(source):
+        raise ClientDataError(f"{source}: HDF5 files store shapes; leave out `element_spec`.")
     key = {
         "path": str(source.resolve()),
         "split": split,
@@ -216,11 +222,14 @@ def _job(partial: Path, source: Path, key: Mapping[str, Any], before: Any) -> di
         return job
     sqlite = source
     try:
-        if is_packed(source):
-            sqlite = partial / "unpacked.sqlite"
-            if not sqlite.exists():
-                unpack(source, sqlite)
-        plan = plan_pieces(sqlite, source, key["split"], _spec(key["element_spec"]))
+        if is_hdf5(source):
+            plan = plan_clients(source, key["split"])
+        else:
+            if is_packed(source):
+                sqlite = partial / "unpacked.sqlite"
+                if not sqlite.exists():
+                    unpack(source, sqlite)
+            plan = plan_pieces(sqlite, source, key["split"], _spec(key["element_spec"]))
     except ClientDataError:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -273,7 +282,11 @@ def _converter(partial: Path, job: Any) -> Iterator[Callable[[int], None]]:
     plan = Plan(**job["plan"])
     plan = plan._replace(spec=_spec(plan.spec))
     source, preprocess = Path(job["key"]["path"]), rebuild(job["key"]["preprocess"])
-    with open_pieces(Path(job["file"]), source, plan, preprocess) as read:
+    if is_hdf5(source):
+        opened = open_clients(source, plan, preprocess)
+    else:
+        opened = open_pieces(Path(job["file"]), source, plan, preprocess)
+    with opened as read:
         gc.freeze()  # or else many lists of words make Python look through all of jax, often
         try:
             yield lambda number: save_chunk(_chunk(partial, number), *read(number))
@@ -286,11 +299,15 @@ def _merge(partial: Path, job: Any) -> None:
     whole, source, split = partial / "whole", Path(job["key"]["path"]), job["plan"]["split"]
     shutil.rmtree(whole, ignore_errors=True)
     whole.mkdir()
-    with connect(Path(job["file"]), source) as connection:
-        _, ids, promised = open_split(connection, source, split)
+    if is_hdf5(source):
+        ids, promised = client_ids(source), {}
+    else:
+        with connect(Path(job["file"]), source) as connection:
+            _, ids, promised = open_split(connection, source, split)
     chunks = [_chunk(partial, i) for i in range(len(job["plan"]["pieces"]))]
     features, sizes = merge_chunks(chunks, len(ids), whole)
-    compare_sizes(source, ids, promised, sizes)
+    if promised:
+        compare_sizes(source, ids, promised, sizes)
     manifest = {"converted": _FORMAT, "key": job["key"], "source": job["source"]}
     manifest |= {"spec": job["plan"]["spec"], "features": features, "client_ids": ids}
     write_manifest(whole, manifest)

@@ -13,7 +13,7 @@ from fedbridge.tff_io._element_spec import FeatureSpec, infer_spec
 from fedbridge.tff_io._prepared import Preprocess, needed_features
 from fedbridge.tff_io._sql import check_records, connect, joined_blocks, open_split, read_block
 
-_PIECE_BYTES = 16 << 20  # of records; what is made of them takes some times as much memory
+PIECE_BYTES = 16 << 20  # of records; what is made of them takes some times as much memory
 _MOST_ROWS = 1 << 16
 
 
@@ -110,7 +110,7 @@ def _pieces(connection: sqlite3.Connection, size: int) -> list[tuple[int, int]]:
     first, last = at("MIN(rowid) FROM examples"), at("MAX(rowid) FROM examples")
     if first is None:
         return [(0, 0)]
-    rows = max(1, min(_MOST_ROWS, _PIECE_BYTES * (last - first + 1) // max(size, 1)))
+    rows = max(1, min(_MOST_ROWS, PIECE_BYTES * (last - first + 1) // max(size, 1)))
     pieces = []
     while first is not None:
         end = min(first + rows - 1, last)
