@@ -42,7 +42,8 @@ def save_chunk(path: Path, owner: np.ndarray, data: FederatedArrays) -> None:
         owner: The position of each element's client.
         data: The elements, all of one client.
     """
-    arrays, columns = {"owner": owner.astype(np.int32)}, []
+    arrays: dict[str, Any] = {"owner": owner.astype(np.int32)}
+    columns = []
     if data.element_offsets is not None:
         arrays["elements"] = np.diff(data.element_offsets)
     for number, (name, column) in enumerate(data.features.items()):
@@ -50,7 +51,9 @@ def save_chunk(path: Path, owner: np.ndarray, data: FederatedArrays) -> None:
         arrays[f"{number}"] = values
         if offsets:
             arrays[f"{number}.sizes"] = np.diff(offsets[0])
-        columns.append(_Column(name, encoding, str(values.dtype), values.shape[1:], len(values)))
+        columns.append(
+            _Column(name, encoding, str(values.dtype), list(values.shape[1:]), len(values))
+        )
     arrays["columns"] = np.array(json.dumps(columns))
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     with aside.open("wb") as file:
