@@ -19,6 +19,7 @@ from hypothesis import given, settings, strategies as st
 
 import fedbridge as fb
 from fedbridge.jax_core import ClientDataError, Fraction255, Ragged
+from fedbridge.jax_core._prefetch import page_runs, prefetch
 from fedbridge.tff_io import (
     _convert,
     _hdf5_pieces,
@@ -504,3 +505,26 @@ def test_a_file_that_changes_meanwhile(path, tmp_path):
     with pytest.raises(ClientDataError, match="the file changed while it was converted"):
         fb.convert(path, tmp_path / "out", "train", progress=touch)
     assert not (tmp_path / "out.partial").exists()
+
+
+# --- read by cohorts ----------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.integers(0, 10**4), st.integers(0, 5000)), max_size=20))
+def test_runs_of_pages_hold_all_pieces(pieces):
+    starts, sizes = np.array(pieces, np.int64).reshape(-1, 2).T
+    runs = page_runs(starts, starts + sizes, 512)
+    assert all(start % 512 == stop % 512 == 0 for start, stop in runs)
+    for start, size in pieces:
+        assert size == 0 or any(a <= start and start + size <= b for a, b in runs)
+    covered = sum(stop - start for start, stop in runs)
+    assert covered <= sum(size + 1024 for _, size in pieces if size)
+
+
+def test_rows_far_apart_are_asked_for_at_once(path, tmp_path):
+    """Of every encoding, memory-mapped or not, also of none of the rows."""
+    data = fb.convert(path, tmp_path / "out", "train", preprocess=TAGS)
+    rows = np.array([0, 3, 60])
+    for column in (*data.features.values(), Fraction255(np.zeros((99, 2), np.uint8))):
+        for some in (rows, rows[:0]):
+            prefetch(column, some)
