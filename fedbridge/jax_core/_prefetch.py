@@ -57,8 +57,8 @@ def _will_need(array: Any, starts: np.ndarray, stops: np.ndarray) -> None:
         return
     begin = _address(array) - _address(np.frombuffer(mapping, np.uint8))
     size, page = array.strides[0], mmap.PAGESIZE
-    pieces = (begin + np.asarray(edges, np.int64) * size for edges in (starts, stops))
-    for start, stop in page_runs(*pieces, page):
+    first, last = (begin + np.asarray(edges, np.int64) * size for edges in (starts, stops))
+    for start, stop in page_runs(first, last, page):
         mapping.madvise(mmap.MADV_WILLNEED, start, stop - start)
 
 
