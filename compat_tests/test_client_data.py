@@ -7,12 +7,14 @@ import pytest
 
 from fedbridge.jax_core import ClientDataError
 from fedbridge.tff_io import (
+    convert,
     find_data,
     from_client_data,
     from_clients,
     from_datasets,
     from_sql,
     generate_emnist,
+    generate_stackoverflow,
     to_client_data,
     write_sql,
 )
@@ -68,6 +70,16 @@ def test_emnist_reads_as_tff_reads_it(tff, folder, only_digits):
 def test_packed_and_unpacked_files_are_the_same(folder, shared_data):
     packed = from_sql(shared_data / "emnist_all.sqlite.lzma", "all_test")
     assert_same(packed, from_sql(folder("emnist") / "emnist_all.sqlite", "all_test"))
+
+
+def test_generated_stack_overflow_reads_as_tff_reads_it(tff, tmp_path):
+    """Read at once, and converted piece by piece."""
+    path = generate_stackoverflow(12, tmp_path, sentences=200, seed=3)
+    loaded = tff.simulation.datasets.stackoverflow.load_data(cache_dir=str(tmp_path))
+    for client_data, split in zip(loaded, ("train", "heldout", "test"), strict=True):
+        theirs = from_client_data(client_data)
+        assert_same(theirs, from_sql(path, split, cache=False))
+        assert_same(theirs, convert(path, tmp_path / split, split))
 
 
 def test_stack_overflow_reads_as_tff_reads_it(tff, folder):

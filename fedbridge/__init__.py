@@ -87,8 +87,10 @@ from fedbridge.preprocessing import ClientSpec as ClientSpec
 if TYPE_CHECKING:
     from fedbridge import models as models, partition as partition
     from fedbridge.tff_io import (
+        convert as convert,
         from_client_data as from_client_data,
         from_clients as from_clients,
+        from_converted as from_converted,
         from_datasets as from_datasets,
         from_hdf5 as from_hdf5,
         from_keras as from_keras,
@@ -103,6 +105,7 @@ if TYPE_CHECKING:
         read_word_counts as read_word_counts,
         save_program_state as save_program_state,
         to_tff_state as to_tff_state,
+        verify_converted as verify_converted,
         weights_from_keras as weights_from_keras,
         weights_from_npz as weights_from_npz,
         weights_from_safetensors as weights_from_safetensors,
@@ -113,8 +116,10 @@ if TYPE_CHECKING:
 
 # Loaded when they are asked for: a plain `import fedbridge` needs neither flax nor TFF's formats.
 _FROM_TFF_IO = {
+    "convert",
     "from_client_data",
     "from_clients",
+    "from_converted",
     "from_datasets",
     "from_hdf5",
     "from_keras",
@@ -129,6 +134,7 @@ _FROM_TFF_IO = {
     "read_word_counts",
     "save_program_state",
     "to_tff_state",
+    "verify_converted",
     "weights_from_keras",
     "weights_from_npz",
     "weights_from_safetensors",

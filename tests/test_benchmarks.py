@@ -1,5 +1,6 @@
 """The runner of benchmarks/: what it writes, and who is absent. No time decides a test."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import data, peers, rounds  # noqa: E402
+from benchmarks import data, peers, rounds, scale  # noqa: E402
 from benchmarks.tables import tables  # noqa: E402
 
 TINY = data.TASKS["emnist_lr"]._replace(population=3, clients=2, most=20, test=7, turns=2, rounds=2)
@@ -177,3 +178,16 @@ def test_sizes_are_those_of_emnist():
     assert abs(np.mean(sizes) - 198) < 6 * 86 / np.sqrt(2000)
     assert min(sizes) >= 20
     assert max(sizes) <= 460
+
+
+# --------------------------------------------------------------------------- the full size
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="Linux")
+def test_the_figures_of_a_conversion(tmp_path):
+    figures = scale.run(tmp_path, clients=5, sentences=100, processes=[1], say=lambda line: None)
+    assert figures["clients_compared"] == 5
+    for step in ("generate", "convert_1"):
+        assert figures[step]["seconds"] > 0
+        assert figures[step]["peak_memory_mb"] > 20
+    assert figures["cohort_ms"] <= figures["cohort_most_ms"]

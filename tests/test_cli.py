@@ -252,6 +252,33 @@ def test_data_commands(stand_ins, tmp_path):
     assert invoke("data", "find", "imagenet").exit_code == 2
 
 
+def test_stackoverflow_generated_and_converted(tmp_path):
+    """The real commands, small."""
+    import fedbridge as fb
+
+    data, out = tmp_path / "data", tmp_path / "train"
+    done = invoke(
+        "data", "generate", "stackoverflow", "--clients", 4, "--sentences", 60, "--out", data
+    )
+    assert done.exit_code == 0
+    assert "4 clients; use it with FEDBRIDGE_DATA=" in done.output
+    command = ("data", "convert", data / "stackoverflow.sqlite", "--split", "train", "--out")
+    vocabulary = ("--vocab-size", 50, "--sequence-length", 7)
+    done = invoke(*command, out, "--preprocess", "stackoverflow_word_prediction", *vocabulary)
+    assert done.exit_code == 0
+    assert "4 clients, 60 examples" in done.output
+    assert fb.from_converted(out).features["tokens"].shape == (60, 8)
+    tags = ("--preprocess", "stackoverflow_tag_prediction", *vocabulary, "--tag-vocab-size", 3)
+    assert invoke(*command, tmp_path / "tags", *tags).exit_code == 0
+    assert list(fb.from_converted(tmp_path / "tags").features) == ["words", "tags"]
+    done = invoke(*command, out, "--processes", 1)
+    assert (done.exit_code, "Traceback" in done.output) == (2, False)
+    missing = ("--preprocess", "stackoverflow_word_prediction", "--word-counts", tmp_path / "none")
+    assert "none: there is no such file" in invoke(*command, tmp_path / "x", *missing).stderr
+    done = invoke("data", "generate", "emnist", "--clients", 1, "--sentences", 2, "--out", data)
+    assert "--sentences: handwriting has none" in done.stderr
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys\n"

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from fedbridge.jax_core import ClientDataError
-from fedbridge.tff_io._example_proto import parse_example, parse_examples, serialize_example
+from fedbridge.tff_io._example_proto import (
+    join_features,
+    parse_example,
+    parse_examples,
+    serialize_example,
+    serialize_feature,
+)
+from fedbridge.tff_io._side_by_side import find_spans, joined_records
 from fedbridge.tff_io._wire import BYTES, FLOAT, INT64
 
 int64s = st.integers(-(2**63), 2**63 - 1)
@@ -172,6 +179,96 @@ def test_unknown_fields_are_skipped_and_the_order_is_free():
 def test_damage_is_named(record, what):
     with pytest.raises(ClientDataError, match=f"here: .*{what}"):
         parse_example(record, "here")
+
+
+TEXTS = {"a": BYTES, "long name": BYTES, "n": INT64, "f": FLOAT}
+texts = st.fixed_dictionaries(
+    {
+        "a": st.binary(max_size=300),
+        "long name": st.integers(0, 40_000).map(lambda size: b"x" * size),
+        "n": st.lists(int64s, min_size=1, max_size=3).map(lambda v: np.array(v, np.int64)),
+        "f": st.lists(floats, max_size=2).map(lambda v: np.array(v, np.float32)),
+    }
+)
+
+
+def damaged(record, how, at, extra):
+    record = bytearray(record)
+    at %= len(record)
+    if how == "cut":
+        del record[at:]
+    elif how == "flip":
+        record[at] ^= 1 << extra
+    elif how == "insert":
+        record[at:at] = bytes([extra])
+    elif how == "twice":  # repeated messages are merged, later entries win
+        record = record * 2
+    return bytes(record)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            texts,
+            st.sampled_from([None] * 6 + ["cut", "flip", "flip", "insert", "twice"]),
+            st.integers(0, 10**6),
+            st.integers(0, 7),
+        ),
+        min_size=17,
+        max_size=24,
+    ),
+    st.randoms(use_true_random=False),
+    st.sampled_from([None, {"n", "long name"}, {"f"}]),
+)
+@settings(max_examples=40)
+def test_records_of_any_length_read_as_one_by_one(drawn, random, only):
+    """Side by side or by the book: the same values, or the named error."""
+    records = []
+    for features, how, at, extra in drawn:
+        entries = [serialize_feature(name, value) for name, value in features.items()]
+        random.shuffle(entries)
+        records.append(damaged(join_features(entries), how, at, extra))
+    records[0] = serialize_example(drawn[0][0])
+    expected = {name: ([], []) for name in TEXTS if only is None or name in only}
+    try:
+        for record in records:
+            parsed = parse_example(record)
+            if any(parsed.get(name, (0,))[0] != kind for name, kind in TEXTS.items()):
+                raise ClientDataError("a feature is missing, or of another kind")
+            for name, (found, counts) in expected.items():
+                found += list(parsed[name][1])
+                counts.append(len(parsed[name][1]))
+    except ClientDataError:
+        with pytest.raises(ClientDataError):
+            parse_examples(records, TEXTS, only=only)
+        return
+    together = parse_examples(records, TEXTS, only=only)
+    assert set(together) == set(expected)
+    for name, (found, counts) in expected.items():
+        assert together[name].counts.tolist() == counts
+        if TEXTS[name] == BYTES:
+            assert together[name].values == found
+        else:
+            np.testing.assert_array_equal(
+                together[name].values.view(np.uint8), np.array(found).view(np.uint8)
+            ) if found else None
+
+
+def test_texts_are_taken_apart_side_by_side():
+    """And the order of the features, or the length of their lengths, makes no difference."""
+    rng = np.random.default_rng(0)
+    features = [
+        {"a": b"x" * n, "b": b"y" * (n**2 % 20_000), "n": np.arange(n % 4 + 1)} for n in range(300)
+    ]
+    records = []
+    for one in features:
+        entries = [serialize_feature(*item) for item in one.items()]
+        records.append(join_features([entries[i] for i in rng.permutation(3)]))
+    _, data, edges = joined_records(records)
+    fits, spans = find_spans(data, edges, {"a": BYTES, "b": BYTES, "n": INT64})
+    assert fits.all()
+    for i, one in enumerate(features):
+        assert data[spans["b"].starts[i] : spans["b"].stops[i]].tobytes() == one["b"]
 
 
 def test_one_damaged_record_among_many_alike_is_found():

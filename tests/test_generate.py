@@ -1,5 +1,6 @@
-"""The stand-in for EMNIST, and where the data of a run is found."""
+"""The stand-ins for EMNIST and Stack Overflow, and where the data of a run is found."""
 
+import collections
 import lzma
 import re
 
@@ -7,7 +8,16 @@ import numpy as np
 import pytest
 
 from fedbridge.jax_core import ClientDataError, Fraction255
-from fedbridge.tff_io import _data_folder, find_data, from_sql, generate_emnist, write_sql
+from fedbridge.tff_io import (
+    _data_folder,
+    find_data,
+    from_sql,
+    generate_emnist,
+    generate_stackoverflow,
+    read_tag_counts,
+    read_word_counts,
+    write_sql,
+)
 from fedbridge.tff_io._generate_emnist import _num_train
 
 SPLITS = ("all_train", "all_test", "digits_only_train", "digits_only_test")
@@ -73,6 +83,63 @@ def test_writers_have_tffs_number_of_examples():
     assert 190 < np.mean(sizes) < 206
     assert min(sizes) >= 20
     assert max(sizes) <= 460
+
+
+# --- Stack Overflow ---------------------------------------------------------------------------
+
+
+def test_stackoverflow_looks_like_tffs(tmp_path):
+    seen = []
+    path = generate_stackoverflow(
+        60, tmp_path, sentences=3000, seed=1, progress=lambda *done: seen.append(done)
+    )
+    assert {p.name.removeprefix("stackoverflow.") for p in tmp_path.iterdir()} == {
+        "sqlite",
+        "word_count",
+        "tag_count",
+    }
+    train, heldout, test = (
+        from_sql(path, split, cache=False) for split in ("train", "heldout", "test")
+    )
+    sizes = [int(data.offsets[-1]) for data in (train, heldout, test)]
+    assert [data.num_clients for data in (train, heldout, test)] == [60, 6, 35]
+    assert sizes[0] == 3000
+    assert 0.1 < sizes[1] / 3000 < 0.15
+    assert seen[-1] == (sum(sizes), sum(sizes))
+    assert not set(train.client_ids) & set(heldout.client_ids)
+    assert set(test.client_ids) < set(train.client_ids)
+    each = np.diff(train.offsets)
+    assert each.min() >= 1
+    assert each.max() > 4 * np.median(each)  # a long tail
+    rows = {name: column.decode() for name, column in train.features.items() if name != "score"}
+    assert set(rows["type"]) == {b"question", b"answer"}
+    assert all(re.fullmatch(rb"20[01]\d-\d\d-\d\d [\d:.]+ UTC", d) for d in rows["creation_date"])
+    assert all(1 <= len(set(tags.split(b"|"))) <= 5 for tags in rows["tags"])
+    # The vocabulary files count what is in train.
+    words = read_word_counts(tmp_path / "stackoverflow.word_count")
+    counted = collections.Counter(b" ".join(rows["tokens"]).split())
+    assert {word.encode(): n for word, n in words.items()} == counted
+    assert list(words.values()) == sorted(words.values(), reverse=True)
+    assert list(words)[:2] == ["ba", "be"]
+    tags = read_tag_counts(tmp_path / "stackoverflow.tag_count")
+    assert {tag.encode() for tag in tags} >= {t for row in rows["tags"] for t in row.split(b"|")}
+
+
+def test_stackoverflow_is_the_same_for_the_same_seed(tmp_path):
+    paths = [
+        generate_stackoverflow(3, tmp_path / f"{n}", sentences=20, seed=seed)
+        for n, seed in enumerate((1, 1, 2))
+    ]
+    one, two, three = (path.read_bytes() for path in paths)
+    assert one == two != three
+
+
+def test_stackoverflow_of_no_size(tmp_path):
+    with pytest.raises(ClientDataError, match="0 clients cannot be generated; ask"):
+        generate_stackoverflow(0, tmp_path)
+    with pytest.raises(ClientDataError, match="3 sentences are too few for 4 clients; ask"):
+        generate_stackoverflow(4, tmp_path, sentences=3)
+    assert not list(tmp_path.iterdir())
 
 
 # --- where the data is ------------------------------------------------------------------------

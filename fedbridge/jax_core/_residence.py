@@ -28,6 +28,7 @@ from fedbridge.jax_core._arrays import (
 )
 from fedbridge.jax_core._cohort import Cohort, Stream, bucket
 from fedbridge.jax_core._errors import ClientDataError
+from fedbridge.jax_core._prefetch import prefetch
 
 C = TypeVar("C", bound=Cohort)
 
@@ -210,6 +211,7 @@ def rows_bucket(num_rows: int, streams: Mapping[str, Stream]) -> int:
 
 def take_column(column: Column, rows: Int[np.ndarray, " rows"], width: int | None = None) -> Column:
     """The column of these rows, ragged ones filled up; see `filled_up` for the width."""
+    prefetch(column, rows)
     taken = take_rows(column, rows)
     return filled_up(taken, width) if isinstance(taken, Ragged) else taken
 

@@ -44,4 +44,6 @@ class Vocabulary(dict[bytes, int]):
 
     def lookup(self, words: Iterable[bytes]) -> Int32[np.ndarray, " words"]:
         """The ids of these words."""
+        if self.num_oov_buckets == 1:  # what `__missing__` says, without a call for each word
+            return np.fromiter(map(self.get, words, itertools.repeat(len(self))), np.int32)
         return np.fromiter(map(self.__getitem__, words), np.int32)

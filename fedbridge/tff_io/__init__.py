@@ -5,8 +5,16 @@ from fedbridge.tff_io._client_data import (
     from_datasets as from_datasets,
     to_client_data as to_client_data,
 )
+from fedbridge.tff_io._convert import (
+    convert as convert,
+    from_converted as from_converted,
+    verify_converted as verify_converted,
+)
 from fedbridge.tff_io._data_folder import DataFolder as DataFolder, find_data as find_data
 from fedbridge.tff_io._generate_emnist import generate_emnist as generate_emnist
+from fedbridge.tff_io._generate_stackoverflow import (
+    generate_stackoverflow as generate_stackoverflow,
+)
 from fedbridge.tff_io._hdf5 import from_hdf5 as from_hdf5
 from fedbridge.tff_io._keras_graph import random_layers as random_layers
 from fedbridge.tff_io._keras_model import (
@@ -31,7 +39,8 @@ from fedbridge.tff_io._program_state import (
     program_state_versions as program_state_versions,
     save_program_state as save_program_state,
 )
-from fedbridge.tff_io._sql import from_sql as from_sql, write_sql as write_sql
+from fedbridge.tff_io._sql import from_sql as from_sql
+from fedbridge.tff_io._sql_write import write_sql as write_sql
 from fedbridge.tff_io._tff_state import (
     from_tff_state as from_tff_state,
     to_tff_state as to_tff_state,

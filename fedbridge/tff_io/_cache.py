@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from fedbridge.jax_core import FederatedArrays, Fraction255, Ragged
+from fedbridge.jax_core._arrays import Column
 
 _FORMAT = 1
 _CHECKED_WHOLE = 1 << 26  # copies of up to 64 MiB: some hundredths of a second
@@ -72,7 +73,7 @@ def verify_cache(cache: bool | str | os.PathLike = True) -> list[Path]:
     folder = cache_folder(cache)
     damaged = []
     for copy in sorted((folder / "client_data").glob("*")) if folder else []:
-        if not copy.name.startswith(_ASIDE) and _read_manifest(copy, whole=True) is None:
+        if not copy.name.startswith(_ASIDE) and read_manifest(copy, whole=True) is None:
             shutil.rmtree(copy, ignore_errors=True)
             damaged.append(copy)
     return damaged
@@ -83,16 +84,11 @@ def load_copy(folder: Path, key: Mapping[str, Any], source: Any) -> FederatedArr
     copy = _place(folder, key)
     if not copy.is_dir():
         return None
-    manifest = _read_manifest(copy, whole=False)
+    manifest = read_manifest(copy, whole=False)
     if manifest is None or manifest["source"] != source or manifest["key"] != dict(key):
         shutil.rmtree(copy, ignore_errors=True)
         return None
-    features = {}
-    for entry in manifest["features"]:
-        arrays = [_map(copy / file) for file in entry["files"]]
-        column = {"plain": lambda a: a, "fraction255": Fraction255, "ragged": Ragged}
-        features[entry["name"]] = column[entry["encoding"]](*arrays)
-    return FederatedArrays(tuple(manifest["client_ids"]), _map(copy / "offsets.npy"), features)
+    return mapped_data(copy, manifest)
 
 
 def save_copy(
@@ -127,6 +123,41 @@ def _place(folder: Path, key: Mapping[str, Any]) -> Path:
     return folder / "client_data" / f"{re.sub(r'[^0-9A-Za-z_.-]', '_', name)[:80]}-{digest}"
 
 
+def column_parts(column: Column) -> tuple[str, tuple[np.ndarray, ...]]:
+    """How a column is encoded, and the arrays that it is made of.
+
+    Example:
+        >>> column_parts(Ragged.from_rows([b"to be"]))[0]
+        'ragged'
+    """
+    if isinstance(column, Ragged | Fraction255):
+        return ("ragged" if isinstance(column, Ragged) else "fraction255"), tuple(column)
+    return "plain", (column,)
+
+
+def mapped_data(folder: Path, manifest: Mapping[str, Any]) -> FederatedArrays:
+    """The data that a manifest describes, memory-mapped."""
+    column = {"plain": lambda array: array, "fraction255": Fraction255, "ragged": Ragged}
+    features = {
+        entry["name"]: column[entry["encoding"]](*[_map(folder / file) for file in entry["files"]])
+        for entry in manifest["features"]
+    }
+    elements = folder / "element_offsets.npy"
+    return FederatedArrays(
+        tuple(manifest["client_ids"]),
+        _map(folder / "offsets.npy"),
+        features,
+        element_offsets=_map(elements) if elements.name in manifest["files"] else None,
+    )
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Writes down what a folder of arrays holds, with size and checksums of every file."""
+    whole = {**manifest, "files": {f.name: _describe(f) for f in sorted(folder.glob("*.npy"))}}
+    whole["checksum"] = zlib.crc32(json.dumps(whole, sort_keys=True).encode())
+    (folder / "manifest.json").write_text(json.dumps(whole))
+
+
 def _map(file: Path) -> np.ndarray:
     mapped = np.load(file, mmap_mode="r", allow_pickle=False)
     return np.asarray(mapped)  # a plain read-only array that keeps the mapping alive
@@ -135,24 +166,24 @@ def _map(file: Path) -> np.ndarray:
 def _write(folder: Path, key: Mapping[str, Any], source: Any, data: FederatedArrays) -> None:
     features, number = [], 0
     for name, column in data.features.items():
-        encoding = {Fraction255: "fraction255", Ragged: "ragged"}.get(type(column), "plain")
+        encoding, arrays = column_parts(column)
         files = []
-        for array in (column,) if encoding == "plain" else column:
+        for array in arrays:
             files.append(f"{number}.npy")
             np.save(folder / files[-1], array, allow_pickle=False)
             number += 1
         features.append({"name": name, "encoding": encoding, "files": files})
     np.save(folder / "offsets.npy", data.offsets, allow_pickle=False)
-    manifest = {
-        "format": _FORMAT,
-        "key": dict(key),
-        "source": source,
-        "features": features,
-        "files": {f.name: _describe(f) for f in sorted(folder.glob("*.npy"))},
-        "client_ids": list(data.client_ids),
-    }
-    manifest["checksum"] = zlib.crc32(json.dumps(manifest, sort_keys=True).encode())
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(
+        folder,
+        {
+            "format": _FORMAT,
+            "key": dict(key),
+            "source": source,
+            "features": features,
+            "client_ids": list(data.client_ids),
+        },
+    )
 
 
 def _describe(file: Path) -> dict[str, int]:
@@ -163,8 +194,13 @@ def _describe(file: Path) -> dict[str, int]:
     }
 
 
-def _read_manifest(copy: Path, *, whole: bool) -> dict[str, Any] | None:
-    """The manifest of a copy whose files are as they were written; None otherwise."""
+def read_manifest(copy: Path, *, whole: bool) -> dict[str, Any] | None:
+    """The manifest of a folder whose files are as they were written; None otherwise.
+
+    Args:
+        copy: The folder.
+        whole: Whether every byte of a large one is read; small ones are read anyway.
+    """
     try:
         manifest = json.loads((copy / "manifest.json").read_bytes())
         checksum = manifest.pop("checksum")

@@ -2,16 +2,18 @@
 
 The records of a data set mostly share a *layout*: the same length, and the same bytes everywhere
 but in the values. One record is then parsed by the book (`find_values`), which says where they
-lie; the values of all records of that layout are taken out of one byte matrix. A record that fits
-no layout is parsed by itself, in the same way.
+lie; the values of all records of that layout are taken out of one byte matrix. Records with several
+strings share no layout, and are taken apart side by side (`find_spans`). A record that fits neither
+is parsed by itself, by the book.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fedbridge.jax_core import ClientDataError
+from fedbridge.tff_io._side_by_side import Spans, find_spans, gather, joined_records
 from fedbridge.tff_io._wire import (
     BYTES,
     FLOAT,
@@ -75,6 +77,7 @@ def parse_examples(
     where: Callable[[int], str] = "record {}".format,
     *,
     exact: bool = False,
+    only: Collection[str] | None = None,
 ) -> dict[str, Values]:
     """Parses many serialized tf.train.Examples; quick where they share their layout.
 
@@ -84,17 +87,27 @@ def parse_examples(
         where: Names the record of an index, for errors.
         exact: Refuse records with other features beside these; otherwise those are left unread,
             as TensorFlow does.
+        only: The features whose values are asked for; the others are checked alone. None: all.
 
     Raises:
         ClientDataError: A record that is no tf.train.Example, lacks a feature, or holds values of
             another kind in it.
     """
-    groups: dict[int, list[int]] = {}
-    for i, record in enumerate(records):
-        groups.setdefault(len(record), []).append(i)
+    taken = {name: kind for name, kind in kinds.items() if only is None or name in only}
     order: list[np.ndarray] = []
     parts: list[Mapping[str, Values]] = []
     singles: list[int] = []
+    rest = np.arange(len(records))
+    if len(records) >= _FEW:
+        layout = _checked_layout(records[0], kinds, where, 0, exact)
+        if sum(feature.kind == BYTES for feature in layout.values()) > 1:
+            fits, values = _side_by_side(records, layout, taken)
+            order.append(np.flatnonzero(fits))
+            parts.append(values)
+            rest = np.flatnonzero(~fits)
+    groups: dict[int, list[int]] = {}
+    for i in rest.tolist():
+        groups.setdefault(len(records[i]), []).append(i)
     for group in groups.values():
         rows = np.array(group)
         while len(rows) >= _FEW:
@@ -102,7 +115,7 @@ def parse_examples(
             layout = _checked_layout(records[first], kinds, where, first, exact)
             alike, matrix, rows = _alike(records, rows, layout)
             try:
-                parts.append({name: _gather(matrix, layout[name]) for name in kinds})
+                parts.append({name: _gather(matrix, layout[name]) for name in taken})
             except DamageError:  # in which of them? One at a time finds it
                 singles += alike.tolist()
             else:
@@ -112,8 +125,8 @@ def parse_examples(
         singles += rows.tolist()
     layouts = [_checked_layout(records[i], kinds, where, i, exact) for i in singles]
     order.append(np.array(singles, np.int64))
-    parts.append({name: _each(records, singles, layouts, name, kinds[name]) for name in kinds})
-    return _in_order(parts, np.concatenate(order), kinds)
+    parts.append({n: _each(records, singles, layouts, n, kind) for n, kind in taken.items()})
+    return _in_order(parts, np.concatenate(order), taken)
 
 
 def serialize_example(features: Mapping[str, Any]) -> bytes:
@@ -126,27 +139,42 @@ def serialize_example(features: Mapping[str, Any]) -> bytes:
     Raises:
         ClientDataError: A feature of another type.
     """
-    entries = []
-    for name in sorted(features):
-        values = features[name]
-        if isinstance(values, str):
-            values = values.encode()
-        if isinstance(values, bytes):
-            feature = _field(BYTES, _field(1, values))
+    return join_features(serialize_feature(name, features[name]) for name in sorted(features))
+
+
+def serialize_feature(name: str, values: Any) -> bytes:
+    """Serializes one feature of a tf.train.Example, for `join_features`.
+
+    Raises:
+        ClientDataError: As `serialize_example`.
+    """
+    if isinstance(values, str):
+        values = values.encode()
+    if isinstance(values, bytes):
+        feature = _field(BYTES, _field(1, values))
+    else:
+        values = np.asarray(values)
+        if values.dtype.kind == "f":
+            feature = _field(FLOAT, _field(1, values.astype("<f4").tobytes()))
+        elif values.dtype.kind in "iub" and values.dtype != np.uint64:
+            packed = b"".join(_varint(v) for v in values.ravel().tolist())
+            feature = _field(INT64, _field(1, packed))
         else:
-            values = np.asarray(values)
-            if values.dtype.kind == "f":
-                feature = _field(FLOAT, _field(1, values.astype("<f4").tobytes()))
-            elif values.dtype.kind in "iub" and values.dtype != np.uint64:
-                packed = b"".join(_varint(v) for v in values.ravel().tolist())
-                feature = _field(INT64, _field(1, packed))
-            else:
-                raise ClientDataError(
-                    f"feature {name!r}: a tf.train.Example cannot hold {values.dtype}; give "
-                    "strings, floats or integers of at most 63 bits."
-                )
-        entries.append(_field(1, _field(1, name.encode()) + _field(2, feature)))
-    return _field(1, b"".join(entries))
+            raise ClientDataError(
+                f"feature {name!r}: a tf.train.Example cannot hold {values.dtype}; give "
+                "strings, floats or integers of at most 63 bits."
+            )
+    return _field(1, _field(1, name.encode()) + _field(2, feature))
+
+
+def join_features(features: Iterable[bytes]) -> bytes:
+    """One serialized tf.train.Example of these features.
+
+    Example:
+        >>> join_features([serialize_feature("label", np.int64(7))])
+        b'\\n\\x10\\n\\x0e\\n\\x05label\\x12\\x05\\x1a\\x03\\n\\x01\\x07'
+    """
+    return _field(1, b"".join(features))
 
 
 # --- values -----------------------------------------------------------------------------------
@@ -161,6 +189,47 @@ def _values(record: bytes, feature: Feature) -> Any:
     if feature.kind == FLOAT:
         return joined.view("<f4").astype(np.float32)
     return decode_varints(joined)
+
+
+def _side_by_side(
+    records: Sequence[bytes], layout: Mapping[str, Feature], kinds: Mapping[str, int]
+) -> tuple[np.ndarray, dict[str, Values]]:
+    """Which records have the shape of this layout, and the values of those that have it."""
+    joined, data, edges = joined_records(records)
+    fits, spans = find_spans(data, edges, {name: feature.kind for name, feature in layout.items()})
+    for name, kind in kinds.items():
+        if kind != BYTES:
+            # Of what does not fit, nothing is looked at: not every span lies within the data.
+            starts, stops = (np.where(fits, places, 0) for places in spans[name])
+            fits &= _are_whole(*gather(data, Spans(starts, stops)), kind)
+    values = {}
+    for name, kind in kinds.items():
+        starts, stops = (places[fits] for places in spans[name])
+        if kind == BYTES:
+            pairs = zip(starts.tolist(), stops.tolist(), strict=True)
+            texts = [joined[start:stop] for start, stop in pairs]
+            values[name] = Values(BYTES, texts, np.ones(len(texts), np.int64))
+            continue
+        run, edges = gather(data, Spans(starts, stops))
+        if kind == FLOAT:
+            values[name] = Values(FLOAT, run.view("<f4").astype(np.float32), np.diff(edges) // 4)
+        else:
+            ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(run < 0x80)])
+            values[name] = Values(INT64, decode_varints(run), np.diff(ends[edges]))
+    return fits, values
+
+
+def _are_whole(run: np.ndarray, edges: np.ndarray, kind: int) -> np.ndarray:
+    """Whether each piece of a packed run holds whole numbers."""
+    if kind == FLOAT:
+        return np.diff(edges) % 4 == 0
+    ends = np.flatnonzero(run < 0x80)
+    too_long = ends[np.diff(ends, prepend=-1) > 10]
+    whole = np.diff(edges) == 0
+    filled = np.flatnonzero(~whole)
+    whole[filled] = run[edges[filled + 1] - 1] < 0x80
+    whole[np.searchsorted(edges, too_long, side="right") - 1] = False
+    return whole
 
 
 def _alike(

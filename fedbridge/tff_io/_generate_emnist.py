@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedbridge.jax_core import ClientDataError, FederatedArrays, Fraction255
-from fedbridge.tff_io._sql import write_sql
+from fedbridge.tff_io._sql_write import write_sql
 
 _CHARACTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _FONTS = (

@@ -1,4 +1,4 @@
-"""TFF's SQLite files of client data, read and written without TensorFlow.
+"""TFF's SQLite files of client data, read without TensorFlow.
 
 Two tables: `examples(split_name, client_id, serialized_example_proto)`, one tf.train.Example a
 row, and `client_metadata(client_id, split_name, num_examples)`. The examples are read in one scan
@@ -16,7 +16,7 @@ import shutil
 import sqlite3
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from fedbridge.jax_core._arrays import (
 )
 from fedbridge.tff_io._cache import cache_folder, fingerprint, load_copy, save_copy
 from fedbridge.tff_io._element_spec import ElementSpec, FeatureSpec, infer_spec, read_spec
-from fedbridge.tff_io._example_proto import Values, parse_examples, serialize_example
+from fedbridge.tff_io._example_proto import Values, parse_examples
 from fedbridge.tff_io._wire import INT64
 
 _BLOCK = 2048
@@ -70,53 +70,29 @@ def from_sql(
         ClientDataError: A missing, truncated or foreign file, an unknown split, a duplicate client,
             a record that does not parse, or a feature of another shape in one record.
     """
-    source = Path(path).expanduser()
-    if not source.is_file():
-        what = "this is a folder" if source.is_dir() else "there is no such file"
-        raise ClientDataError(f"{path}: {what}; give the path of a TFF SQLite file.")
+    source = existing_file(path)
     spec = None if element_spec is None else read_spec(element_spec)
     folder = cache_folder(cache)
     key = {"path": str(source.resolve()), "split": split, "spec": repr(spec)}
     before = fingerprint(source)
     if folder is not None and (data := load_copy(folder, key, before)) is not None:
         return data
-    with _sqlite_file(source, folder) as file, _connect(file, source) as connection:
+    with _sqlite_file(source, folder) as file, connect(file, source) as connection:
         data = _read(connection, source, split, spec)
     return data if folder is None else save_copy(folder, key, before, data)
 
 
-def write_sql(
-    path: str | os.PathLike,
-    splits: Mapping[str, Mapping[str, Mapping[str, Any]] | FederatedArrays],
-) -> Path:
-    """Writes client data as a TFF SQLite file.
-
-    Args:
-        path: The file; it is written aside and renamed, over an older one too.
-        splits: Split name to client id to feature name to rows (an array `[rows, ...]`, or a list
-            of strings); or split name to `FederatedArrays`.
-
-    Returns:
-        The path.
+def existing_file(path: str | os.PathLike) -> Path:
+    """The file.
 
     Raises:
-        ClientDataError: Features of one client of various lengths, or of a type that a
-            tf.train.Example cannot hold.
-
-    Example:
-        >>> folder = getfixture("tmp_path")
-        >>> path = write_sql(folder / "toy.sqlite", {"train": {"a": {"y": np.array([7, 8])}}})
-        >>> from_sql(path, cache=False).client("a")
-        {'y': array([7, 8])}
+        ClientDataError: There is none.
     """
-    target = Path(path).expanduser()
-    with tempfile.TemporaryDirectory(prefix=".aside-", dir=target.parent) as temporary:
-        aside = Path(temporary) / target.name
-        connection = sqlite3.connect(aside)
-        with contextlib.closing(connection), connection:
-            _write(connection, splits)
-        aside.replace(target)
-    return target
+    source = Path(path).expanduser()
+    if not source.is_file():
+        what = "this is a folder" if source.is_dir() else "there is no such file"
+        raise ClientDataError(f"{path}: {what}; give the path of a TFF SQLite file.")
+    return source
 
 
 def unpack(source: Path, target: Path) -> None:
@@ -140,40 +116,50 @@ def unpack(source: Path, target: Path) -> None:
 # --- the file ---------------------------------------------------------------------------------
 
 
+def is_packed(source: Path) -> bool:
+    """Whether this is an xz file, and no SQLite file.
+
+    Raises:
+        ClientDataError: It is neither, or an SQLite file that was not fetched to its end.
+    """
+    with source.open("rb") as stream:
+        head = stream.read(100)
+    if head.startswith(b"SQLite format 3\0"):
+        page, pages = int.from_bytes(head[16:18], "big"), int.from_bytes(head[28:32], "big")
+        promised = (65536 if page == 1 else page) * pages
+        counted = head[24:28] == head[92:96]  # otherwise the header does not know the size
+        if len(head) < 100 or (counted and source.stat().st_size < promised):
+            raise ClientDataError(
+                f"{source}: the file is truncated ({source.stat().st_size} of {promised} bytes); "
+                "fetch it again."
+            )
+        return False
+    if head.startswith(b"\xfd7zXZ\0") or source.suffix in (".lzma", ".xz"):
+        return True
+    raise ClientDataError(
+        f"{source}: this is no SQLite file; give a file as TFF's host serves it, "
+        "`.sqlite` or `.sqlite.lzma`."
+    )
+
+
 @contextlib.contextmanager
 def _sqlite_file(source: Path, folder: Path | None) -> Iterator[Path]:
     """The SQLite file itself, unpacked beside the cache where it is packed."""
-    with source.open("rb") as stream:
-        head = stream.read(100)
-    packed = head.startswith(b"\xfd7zXZ\0") or source.suffix in (".lzma", ".xz")
-    if packed and not head.startswith(b"SQLite format 3\0"):
-        with contextlib.suppress(OSError):
-            if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-        beside = folder if folder is not None and os.access(folder, os.W_OK) else None
-        with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=beside) as temporary:
-            file = Path(temporary) / "data.sqlite"
-            unpack(source, file)
-            yield file
+    if not is_packed(source):
+        yield source
         return
-    if not head.startswith(b"SQLite format 3\0"):
-        raise ClientDataError(
-            f"{source}: this is no SQLite file; give a file as TFF's host serves it, "
-            "`.sqlite` or `.sqlite.lzma`."
-        )
-    page, pages = int.from_bytes(head[16:18], "big"), int.from_bytes(head[28:32], "big")
-    promised = (65536 if page == 1 else page) * pages
-    counted = head[24:28] == head[92:96]  # otherwise the header does not know the size
-    if len(head) < 100 or (counted and source.stat().st_size < promised):
-        raise ClientDataError(
-            f"{source}: the file is truncated ({source.stat().st_size} of {promised} bytes); "
-            "fetch it again."
-        )
-    yield source
+    with contextlib.suppress(OSError):
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    beside = folder if folder is not None and os.access(folder, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=beside) as temporary:
+        file = Path(temporary) / "data.sqlite"
+        unpack(source, file)
+        yield file
 
 
 @contextlib.contextmanager
-def _connect(file: Path, source: Path) -> Iterator[sqlite3.Connection]:
+def connect(file: Path, source: Path) -> Iterator[sqlite3.Connection]:
     """A read-only connection; whatever SQLite finds wrong is said in one sentence."""
     try:
         with contextlib.closing(
@@ -196,12 +182,10 @@ def _read(
     spec: dict[str, FeatureSpec] | None,
 ) -> FederatedArrays:
     """All clients of a split, brought together from one scan of the examples."""
-    _check_tables(connection, source)
-    split = _choose_split(connection, source, split)
-    ids, promised = _client_ids(connection, source, split)
+    split, ids, promised = open_split(connection, source, split)
     owner, columns = _scan(connection, source, split, ids, spec)
     sizes = np.bincount(owner, minlength=len(ids))
-    _compare(source, ids, promised, sizes)
+    compare_sizes(source, ids, promised, sizes)
     if (np.diff(owner) < 0).any():
         order = np.argsort(owner, kind="stable")
         columns = {name: take_rows(column, order) for name, column in columns.items()}
@@ -234,21 +218,67 @@ def _scan(
         owners.append(np.array([positions[row[0]] for row in rows]))
         where = functools.partial(_describe, source, split, ids, tuple(owners))
         records = [row[1] for row in rows]
-        for i, record in enumerate(records):
-            if not isinstance(record, bytes):
-                raise ClientDataError(
-                    f"{where(i)}: it holds {type(record).__name__} instead of a tf.train.Example; "
-                    "write the file again."
-                )
         if spec is None:
+            check_records(records[:1], where)
             spec = infer_spec(records[0], where(0))
             blocks = {name: [] for name in spec}
-        kinds = {name: feature.kind for name, feature in spec.items()}
-        values = parse_examples(records, kinds, where, exact=exact)
-        for name, feature in spec.items():
-            blocks[name].append(_shaped(values[name], name, feature, where))
-    columns = {name: _joined(blocks[name], feature) for name, feature in (spec or {}).items()}
+        for name, block in read_block(records, spec, where, exact=exact).items():
+            blocks[name].append(block)
+    columns = {name: joined_blocks(blocks[name], feature) for name, feature in (spec or {}).items()}
     return np.concatenate(owners), columns
+
+
+def open_split(
+    connection: sqlite3.Connection, source: Path, split: str | None
+) -> tuple[str | None, list[str], dict[str, Any]]:
+    """A split, its clients sorted as TFF does, and how many examples each is said to have.
+
+    Raises:
+        ClientDataError: No client data of TFF, no such split, or a client that is there twice.
+    """
+    _check_tables(connection, source)
+    split = _choose_split(connection, source, split)
+    return split, *_client_ids(connection, source, split)
+
+
+def read_block(
+    records: Sequence[Any],
+    spec: Mapping[str, FeatureSpec],
+    where: Callable[[int], str],
+    *,
+    exact: bool,
+    only: Collection[str] | None = None,
+) -> dict[str, Any]:
+    """One block of every column, for `joined_blocks`.
+
+    Args:
+        records: What the table holds.
+        spec: The features to read.
+        where: Names the record of an index, for errors.
+        exact: Refuse records with other features.
+        only: The columns that are asked for; the features of others are checked alone. None: all.
+
+    Raises:
+        ClientDataError: A record that is none, or holds something else.
+    """
+    check_records(records, where)
+    kinds = {name: feature.kind for name, feature in spec.items()}
+    values = parse_examples(records, kinds, where, exact=exact, only=only)
+    return {name: _shaped(found, name, spec[name], where) for name, found in values.items()}
+
+
+def check_records(records: Sequence[Any], where: Callable[[int], str]) -> None:
+    """Refuses records that are no bytes.
+
+    Raises:
+        ClientDataError: One of them is not.
+    """
+    for i, record in enumerate(records):
+        if not isinstance(record, bytes):
+            raise ClientDataError(
+                f"{where(i)}: it holds {type(record).__name__} instead of a tf.train.Example; "
+                "write the file again."
+            )
 
 
 def _describe(
@@ -311,7 +341,7 @@ def _client_ids(
     return sorted(promised), promised
 
 
-def _compare(
+def compare_sizes(
     source: Path, ids: Sequence[str], promised: Mapping[str, Any], sizes: np.ndarray
 ) -> None:
     """TFF never looks at the promised numbers; a difference is worth a word all the same."""
@@ -355,7 +385,7 @@ def _shaped(values: Values, name: str, feature: FeatureSpec, where: Callable[[in
     return encode_column(array.astype(feature.dtype, copy=False))
 
 
-def _joined(blocks: list[Any], feature: FeatureSpec) -> Any:
+def joined_blocks(blocks: Sequence[Any], feature: FeatureSpec) -> Any:
     """The blocks of a column as one column; encoded only where every block is."""
     if feature.dtype is None:
         return Ragged.from_rows([row for block in blocks for row in block])
@@ -364,54 +394,3 @@ def _joined(blocks: list[Any], feature: FeatureSpec) -> Any:
         return Fraction255(np.concatenate([block.numerators for block in blocks]))
     empty = np.zeros((0, *feature.shape), feature.dtype)
     return np.concatenate([empty, *map(decode_column, blocks)])
-
-
-# --- writing ----------------------------------------------------------------------------------
-
-
-def _write(connection: sqlite3.Connection, splits: Mapping[str, Any]) -> None:
-    """Fills a new file; tables and indices are those of TFF's own files."""
-    connection.execute(
-        "CREATE TABLE examples (split_name TEXT, client_id TEXT, serialized_example_proto BLOB)"
-    )
-    connection.execute(
-        "CREATE TABLE client_metadata (client_id TEXT, split_name TEXT, num_examples INTEGER)"
-    )
-    for split, clients in splits.items():
-        ids = clients.client_ids if isinstance(clients, FederatedArrays) else tuple(clients)
-        for client_id in ids:
-            arrays = isinstance(clients, FederatedArrays)
-            features = clients.client(client_id) if arrays else clients[client_id]
-            where = f"split {split!r}, client {client_id!r}"
-            records = _serialized(features, where)
-            connection.executemany(
-                "INSERT INTO examples VALUES (?, ?, ?)",
-                ((split, client_id, record) for record in records),
-            )
-            connection.execute(
-                "INSERT INTO client_metadata VALUES (?, ?, ?)", (client_id, split, len(records))
-            )
-    for index, table in (("examples", "examples"), ("metadata", "client_metadata")):
-        connection.execute(
-            f"CREATE INDEX idx_{index}_client_id_split ON {table} (client_id, split_name)"
-        )
-
-
-def _serialized(features: Mapping[str, Any], where: str) -> list[bytes]:
-    columns = {name: _as_rows(column) for name, column in features.items()}
-    sizes = {name: len(column) for name, column in columns.items()}
-    if len(set(sizes.values())) > 1:
-        raise ClientDataError(f"{where}: its features have different numbers of rows, {sizes}.")
-    size = max(sizes.values(), default=0)
-    return [
-        serialize_example({name: column[i] for name, column in columns.items()})
-        for i in range(size)
-    ]
-
-
-def _as_rows(column: Any) -> Any:
-    """Strings as a list of them; everything else as an array."""
-    if isinstance(column, list | tuple) and column and isinstance(column[0], str | bytes):
-        return column
-    array = np.asarray(column)
-    return array.tolist() if array.dtype.kind in "OSU" else array
