@@ -4,13 +4,7 @@ Whatever fedbridge raises on purpose ends as one sentence on stderr and exit cod
 the exit code of `check`, `replay` and `demo`: 0 match, 1 differs, 3 not comparable.
 """
 
-import contextlib
 import difflib
-import enum
-import functools
-import io
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +12,8 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from fedbridge._cli_data import data_app
+from fedbridge._console import bar, console_for, say
 from fedbridge._version import __version__
 from fedbridge.bridge.result import Result, to_json
 from fedbridge.jax_core import FedbridgeError
@@ -60,9 +56,6 @@ app = typer.Typer(
 reference_app = typer.Typer(
     no_args_is_help=True, help="The environment in which the real TFF runs: make it, examine it."
 )
-data_app = typer.Typer(
-    no_args_is_help=True, help="Federated data: find it, generate some, convert it."
-)
 app.add_typer(reference_app, name="reference")
 app.add_typer(data_app, name="data")
 
@@ -86,23 +79,6 @@ _Path = Annotated[
     Path | None,
     typer.Option("--path", metavar="P", help="The environment's folder, if not the usual one."),
 ]
-
-
-class DataSet(enum.StrEnum):
-    """The data sets that fedbridge can find and generate."""
-
-    emnist = "emnist"
-    stackoverflow = "stackoverflow"
-
-
-class Preprocessing(enum.StrEnum):
-    """The preprocessing that turns text into ids while it is converted."""
-
-    words = "stackoverflow_word_prediction"
-    tags = "stackoverflow_tag_prediction"
-
-
-_DataSet = Annotated[DataSet, typer.Argument(metavar="DATA_SET", help="Which one.")]
 
 
 def _print_version(asked: bool | None) -> None:
@@ -147,7 +123,7 @@ def check(
 
     _check_targets(json, report)
     keep_programs()
-    console = _console(json)
+    console = console_for(json)
     with _display(console, rounds) as show:
         result = run(script, arguments or [], rounds=rounds, keep_trace=keep_trace, on_event=show)
     _finish(console, result, json, report)
@@ -192,12 +168,12 @@ def record(
     """
     from fedbridge.bridge.check import record as run
 
-    console = _console(None)
+    console = console_for(None)
     with _display(console, rounds) as show:
         recorded = run(script, arguments or [], output, rounds=rounds, on_event=show)
     for note in recorded.notes:
-        _print(console, f"note: {note}")
-    _print(console, f"{recorded.trace}: repeat it with `fedbridge replay {recorded.trace}`.")
+        say(console, f"note: {note}")
+    say(console, f"{recorded.trace}: repeat it with `fedbridge replay {recorded.trace}`.")
 
 
 @app.command(
@@ -226,7 +202,7 @@ def lint(script: _Script, json: _Json = None) -> None:
 
     _check_targets(json, None)
     found = look(script)
-    _show_lint(_console(json), found)
+    _show_lint(console_for(json), found)
     _save_json(json, found._asdict())
     raise typer.Exit(0 if found.checkable else 1)
 
@@ -257,7 +233,7 @@ def parity(
     keep_programs()
     if html is not None:
         check_target(html)
-    console = _console(json)
+    console = console_for(json)
     rows = list(matrix.index())
     wanted = (only or "").lower().replace(" ", "_")  # names as in the table, too
     names = [name for name in rows if wanted in name]
@@ -265,11 +241,11 @@ def parity(
         near = difflib.get_close_matches(wanted, {part for row in rows for part in row.split(".")})
         cure = f"near are {', '.join(near)}" if near else f"one is {rows[0]!r}"
         raise FedbridgeError(f"no row of the matrix has {only!r} in its name; {cure}.")
-    with _bar(console, "replaying TFF's rounds", len(names)) as advance:
+    with bar(console, "replaying TFF's rounds", len(names)) as advance:
         result = matrix.parity(names, on_event=advance)
     parity_tables.show(console, result)
     if html is not None:
-        _print(console, f"The page: {replace_text(html, parity_tables.page(result))}")
+        say(console, f"The page: {replace_text(html, parity_tables.page(result))}")
     _save_json(json, matrix.to_json(result))
     raise typer.Exit(0 if all(cell.passed for cell in result.cells) else 1)
 
@@ -287,112 +263,13 @@ def reference_doctor(path: _Path = None) -> None:
     """Say what is wrong with the environment, and how to mend it."""
     from fedbridge.bridge.reference import doctor
 
-    console = _console(None)
+    console = console_for(None)
     with console.status("examining the reference environment (the last step imports TFF)"):
         findings = doctor(path)
     for finding in findings:
         cure = "" if finding.ok else f": {finding.cure}"
-        _print(console, f"{'✓' if finding.ok else '✗'} {finding.what}{cure}")
+        say(console, f"{'✓' if finding.ok else '✗'} {finding.what}{cure}")
     raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
-
-
-@data_app.command(
-    "generate",
-    epilog="Examples: [bold]fedbridge data generate emnist --clients 100 --out data[/bold], "
-    "then [bold]FEDBRIDGE_DATA=data[/bold] · [bold]fedbridge data generate stackoverflow "
-    "--clients 50000 --sentences 5000000 --out data[/bold]",
-)
-def data_generate(
-    dataset: _DataSet,
-    clients: Annotated[int, typer.Option("--clients", min=1, help="How many, in training.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write to.")],
-    sentences: Annotated[
-        int | None,
-        typer.Option("--sentences", min=1, help="Of stackoverflow's train; default 397 a client."),
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="The same seed, the same data.")] = 0,
-) -> None:
-    """Generate a stand-in for a data set, in TFF's own file format, without a network."""
-    if dataset is DataSet.stackoverflow:
-        from fedbridge.tff_io import generate_stackoverflow
-
-        generate = functools.partial(generate_stackoverflow, sentences=sentences)
-    else:
-        from fedbridge.tff_io import generate_emnist as generate
-
-        if sentences is not None:
-            raise FedbridgeError("--sentences: handwriting has none; leave it out.")
-    console = _console(None)
-    with _meter(console, f"generating {dataset.value}") as show:
-        path = generate(clients, out, seed=seed, progress=show)
-    _print(console, f"{path}: {clients} clients; use it with FEDBRIDGE_DATA={out}")
-
-
-@data_app.command(
-    "convert",
-    epilog="Example: [bold]fedbridge data convert data/stackoverflow.sqlite --split train "
-    "--preprocess stackoverflow_word_prediction --out data/train[/bold], then "
-    "[bold]fb.from_converted('data/train')[/bold].",
-)
-def data_convert(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A TFF SQLite file, also packed.")],
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The new folder.")],
-    split: Annotated[str | None, typer.Option("--split", help="Which of its splits.")] = None,
-    preprocess: Annotated[
-        Preprocessing | None,
-        typer.Option("--preprocess", help="Store ids; without it, the features as they are."),
-    ] = None,
-    word_counts: Annotated[
-        Path | None,
-        typer.Option("--word-counts", metavar="FILE", help="Default: beside the data."),
-    ] = None,
-    tag_counts: Annotated[
-        Path | None,
-        typer.Option("--tag-counts", metavar="FILE", help="Default: beside the data."),
-    ] = None,
-    vocab_size: Annotated[int, typer.Option("--vocab-size", min=1, help="Words.")] = 10_000,
-    tag_vocab_size: Annotated[int, typer.Option("--tag-vocab-size", min=1, help="Tags.")] = 500,
-    sequence_length: Annotated[
-        int, typer.Option("--sequence-length", min=1, help="Words of a sentence.")
-    ] = 20,
-    processes: Annotated[
-        int | None, typer.Option("--processes", min=1, help="Default: one a core, at most 4.")
-    ] = None,
-) -> None:
-    """Convert a file of any size into memory-mapped arrays; run again, it goes on."""
-    from fedbridge import preprocessing
-    from fedbridge.tff_io import convert, read_tag_counts, read_word_counts
-
-    function = None
-    if preprocess is not None:
-        words = word_counts or file.with_name("stackoverflow.word_count")
-        vocabulary = list(read_word_counts(words, vocab_size))
-        if preprocess is Preprocessing.words:
-            function = functools.partial(
-                preprocessing.stackoverflow_word_prediction,
-                vocab=vocabulary,
-                sequence_length=sequence_length,
-            )
-        else:
-            tags = tag_counts or file.with_name("stackoverflow.tag_count")
-            function = functools.partial(
-                preprocessing.stackoverflow_tag_prediction,
-                word_vocab=vocabulary,
-                tag_vocab=list(read_tag_counts(tags))[:tag_vocab_size],
-            )
-    console = _console(None)
-    with _meter(console, f"converting {file.name}") as show:
-        data = convert(file, out, split, preprocess=function, processes=processes, progress=show)
-    _print(console, f"{out}: {data!r}; read it with fb.from_converted({str(out)!r})")
-
-
-@data_app.command("find")
-def data_find(dataset: _DataSet) -> None:
-    """Say which copy of a data set will be used."""
-    from fedbridge.tff_io import find_data
-
-    folder, source = find_data(dataset.value)
-    _print(_console(None), f"{folder} ({source})")
 
 
 def _replay(trace: Path, json: str | None, report: Path | None) -> None:
@@ -402,7 +279,7 @@ def _replay(trace: Path, json: str | None, report: Path | None) -> None:
 
     _check_targets(json, report)
     keep_programs()
-    console = _console(json)
+    console = console_for(json)
     recorded = read(trace)
     training = [
         call for call in recorded.calls if recorded.processes[call.process].kind == "training"
@@ -419,7 +296,7 @@ def _finish(console: Console, result: Result, json: str | None, report: Path | N
 
     show(console, result)
     if report is not None:
-        _print(console, f"The page: {save_report(result, report)}")
+        say(console, f"The page: {save_report(result, report)}")
     _save_json(json, to_json(result))
     raise typer.Exit(_VERDICT_CODES[result.verdict])
 
@@ -443,49 +320,10 @@ def _check_targets(json: str | None, report: Path | None) -> None:
         check_target(report, folder=True)
 
 
-def _console(json: str | None) -> Console:
-    """Where people read: stdout, unless JSON goes there."""
-    stream = sys.stderr if json == "-" else sys.stdout
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="replace")  # a ✓ must not end a run on an ASCII terminal
-    return Console(file=stream)
-
-
-def _print(console: Console, line: str) -> None:
-    console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
 def _display(console: Console, total: int | None = None) -> Any:
     from fedbridge.bridge.terminal import Display
 
     return Display(console, total)
-
-
-@contextlib.contextmanager
-def _bar(console: Console, description: str, total: int) -> Iterator[Callable[..., None]]:
-    """A progress bar; what it yields is called once for every piece of work done."""
-    from rich.progress import Progress
-
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task(description, total=total)
-        yield lambda *_: progress.advance(task)
-
-
-@contextlib.contextmanager
-def _meter(console: Console, description: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar with its rate; what it yields is told how much is done, and of how much."""
-    from rich import progress as bars
-
-    columns = (*bars.Progress.get_default_columns(), bars.TextColumn("{task.fields[rate]}"))
-    with bars.Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(description, total=None, rate="")
-
-        def show(done: int, total: int) -> None:
-            speed = progress.tasks[0].speed
-            rate = f"{speed:,.0f}/s" if speed else ""
-            progress.update(task, completed=done, total=total, rate=rate)
-
-        yield show
 
 
 def _show_lint(console: Console, found: Any) -> None:
@@ -493,7 +331,7 @@ def _show_lint(console: Console, found: Any) -> None:
 
     console.print(lint_table(found.names, console.width))
     for obstacle in found.obstacles:
-        _print(console, f"✗ {obstacle}")
+        say(console, f"✗ {obstacle}")
     for note in found.notes:
-        _print(console, f"note: {note}")
-    _print(console, "The script can be checked." if found.checkable else "It cannot be checked.")
+        say(console, f"note: {note}")
+    say(console, "The script can be checked." if found.checkable else "It cannot be checked.")

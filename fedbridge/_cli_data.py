@@ -1,0 +1,131 @@
+"""`fedbridge data`: find client data, generate stand-ins, convert files of any size."""
+
+import enum
+import functools
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedbridge._console import console_for, meter, say
+from fedbridge.jax_core import FedbridgeError
+
+data_app = typer.Typer(
+    no_args_is_help=True, help="Federated data: find it, generate some, convert it."
+)
+
+
+class DataSet(enum.StrEnum):
+    """The data sets that fedbridge can find and generate."""
+
+    emnist = "emnist"
+    stackoverflow = "stackoverflow"
+
+
+class Preprocessing(enum.StrEnum):
+    """The preprocessing that turns text into ids while it is converted."""
+
+    words = "stackoverflow_word_prediction"
+    tags = "stackoverflow_tag_prediction"
+
+
+_DataSet = Annotated[DataSet, typer.Argument(metavar="DATA_SET", help="Which one.")]
+
+
+@data_app.command(
+    "generate",
+    epilog="Examples: [bold]fedbridge data generate emnist --clients 100 --out data[/bold], "
+    "then [bold]FEDBRIDGE_DATA=data[/bold] · [bold]fedbridge data generate stackoverflow "
+    "--clients 50000 --sentences 5000000 --out data[/bold]",
+)
+def data_generate(
+    dataset: _DataSet,
+    clients: Annotated[int, typer.Option("--clients", min=1, help="How many, in training.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write to.")],
+    sentences: Annotated[
+        int | None,
+        typer.Option("--sentences", min=1, help="Of stackoverflow's train; default 397 a client."),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed, the same data.")] = 0,
+) -> None:
+    """Generate a stand-in for a data set, in TFF's own file format, without a network."""
+    if dataset is DataSet.stackoverflow:
+        from fedbridge.tff_io import generate_stackoverflow
+
+        generate = functools.partial(generate_stackoverflow, sentences=sentences)
+    else:
+        from fedbridge.tff_io import generate_emnist as generate
+
+        if sentences is not None:
+            raise FedbridgeError("--sentences: handwriting has none; leave it out.")
+    console = console_for(None)
+    with meter(console, f"generating {dataset.value}") as show:
+        path = generate(clients, out, seed=seed, progress=show)
+    say(console, f"{path}: {clients} clients; use it with FEDBRIDGE_DATA={out}")
+
+
+@data_app.command(
+    "convert",
+    epilog="Example: [bold]fedbridge data convert data/stackoverflow.sqlite --split train "
+    "--preprocess stackoverflow_word_prediction --out data/train[/bold], then "
+    "[bold]fb.from_converted('data/train')[/bold].",
+)
+def data_convert(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A TFF SQLite file, also packed.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The new folder.")],
+    split: Annotated[str | None, typer.Option("--split", help="Which of its splits.")] = None,
+    preprocess: Annotated[
+        Preprocessing | None,
+        typer.Option("--preprocess", help="Store ids; without it, the features as they are."),
+    ] = None,
+    word_counts: Annotated[
+        Path | None,
+        typer.Option("--word-counts", metavar="FILE", help="Default: beside the data."),
+    ] = None,
+    tag_counts: Annotated[
+        Path | None,
+        typer.Option("--tag-counts", metavar="FILE", help="Default: beside the data."),
+    ] = None,
+    vocab_size: Annotated[int, typer.Option("--vocab-size", min=1, help="Words.")] = 10_000,
+    tag_vocab_size: Annotated[int, typer.Option("--tag-vocab-size", min=1, help="Tags.")] = 500,
+    sequence_length: Annotated[
+        int, typer.Option("--sequence-length", min=1, help="Words of a sentence.")
+    ] = 20,
+    processes: Annotated[
+        int | None, typer.Option("--processes", min=1, help="Default: one a core, at most 4.")
+    ] = None,
+) -> None:
+    """Convert a file of any size into memory-mapped arrays; run again, it goes on."""
+    from fedbridge import preprocessing
+    from fedbridge.tff_io import convert, read_tag_counts, read_word_counts
+
+    function = None
+    if preprocess is not None:
+        words = word_counts or file.with_name("stackoverflow.word_count")
+        vocabulary = list(read_word_counts(words, vocab_size))
+        if preprocess is Preprocessing.words:
+            function = functools.partial(
+                preprocessing.stackoverflow_word_prediction,
+                vocab=vocabulary,
+                sequence_length=sequence_length,
+            )
+        else:
+            tags = tag_counts or file.with_name("stackoverflow.tag_count")
+            function = functools.partial(
+                preprocessing.stackoverflow_tag_prediction,
+                word_vocab=vocabulary,
+                tag_vocab=list(read_tag_counts(tags))[:tag_vocab_size],
+            )
+    console = console_for(None)
+    with meter(console, f"converting {file.name}") as show:
+        data = convert(file, out, split, preprocess=function, processes=processes, progress=show)
+    say(console, f"{out}: {data!r}; read it with fb.from_converted({str(out)!r})")
+
+
+@data_app.command("find")
+def data_find(dataset: _DataSet) -> None:
+    """Say which copy of a data set will be used."""
+    from fedbridge.tff_io import find_data
+
+    folder, source = find_data(dataset.value)
+    say(console_for(None), f"{folder} ({source})")

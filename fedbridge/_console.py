@@ -1,0 +1,48 @@
+"""What the commands share when they talk to people: a console, a line, progress bars."""
+
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+
+
+def console_for(json: str | None) -> Console:
+    """Where people read: stdout, unless JSON goes there."""
+    stream = sys.stderr if json == "-" else sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="replace")  # a ✓ must not end a run on an ASCII terminal
+    return Console(file=stream)
+
+
+def say(console: Console, line: str) -> None:
+    """Prints a line as it is."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def bar(console: Console, description: str, total: int) -> Iterator[Callable[..., None]]:
+    """A progress bar; what it yields is called once for every piece of work done."""
+    from rich.progress import Progress
+
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda *_: progress.advance(task)
+
+
+@contextlib.contextmanager
+def meter(console: Console, description: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar with its rate; what it yields is told how much is done, and of how much."""
+    from rich import progress as bars
+
+    columns = (*bars.Progress.get_default_columns(), bars.TextColumn("{task.fields[rate]}"))
+    with bars.Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(description, total=None, rate="")
+
+        def show(done: int, total: int) -> None:
+            speed = progress.tasks[0].speed
+            rate = f"{speed:,.0f}/s" if speed else ""
+            progress.update(task, completed=done, total=total, rate=rate)
+
+        yield show
