@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from fedbridge._console import console_for, meter, say
+from fedbridge._cli_console import console_for, meter, say
 from fedbridge.jax_core import FedbridgeError
 
 data_app = typer.Typer(

@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
+from fedbridge._cli_console import bar, console_for, say
 from fedbridge._cli_data import data_app
-from fedbridge._console import bar, console_for, say
 from fedbridge._version import __version__
 from fedbridge.bridge.result import Result, to_json
 from fedbridge.jax_core import FedbridgeError

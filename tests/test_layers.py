@@ -12,7 +12,7 @@ import fedbridge
 
 PACKAGE = Path(fedbridge.__file__).parent
 
-# cli → {bridge, tff} → experiment → {tff_io, preprocessing, algorithms, models} → jax_core
+# cli → tff → bridge → experiment → {tff_io, preprocessing, algorithms, models} → jax_core
 BELOW = {
     "jax_core": set(),
     "algorithms": {"jax_core"},
@@ -20,7 +20,7 @@ BELOW = {
     "preprocessing": {"jax_core"},
     "tff_io": {"jax_core", "preprocessing"},
     "experiment": {"tff_io", "preprocessing", "algorithms", "models", "jax_core"},
-    "tff": {"experiment", "tff_io", "preprocessing", "algorithms", "models", "jax_core"},
+    "tff": {"bridge", "experiment", "tff_io", "preprocessing", "algorithms", "models", "jax_core"},
     "bridge": {"experiment", "tff_io", "preprocessing", "algorithms", "models", "jax_core"},
     "cli": {
         "bridge",
@@ -47,11 +47,13 @@ HEAVY = TENSORFLOW | {"flax", "h5py", "matplotlib", "rich", "typer"}
 
 def _layer(path):
     """The layer of a source file; None for the package's facade and its version."""
-    name = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    return None if name.startswith("_") else _named(name)
+    name = _named(path.relative_to(PACKAGE).parts[0].removesuffix(".py"))
+    return None if name.startswith("_") else name
 
 
 def _named(name):
+    if name.startswith("_cli"):
+        return "cli"
     return "experiment" if name in EXPERIMENT else name
 
 

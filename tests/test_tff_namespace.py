@@ -156,7 +156,7 @@ def test_execution_contexts_are_taken_and_dropped():
         ("simulation.models.from_keras_model", "nearest name is tff.learning.models.from_keras"),
         ("learning.algorithms.build_fed_recon", "does not run on JAX yet"),
         ("learning.TrainableModel", "is no longer in TFF"),
-        ("program.FileProgramStateManager", "does not run on JAX yet"),
+        ("program.FilteringReleaseManager", "does not run on JAX yet"),
         ("backends.xla", "tff.backends.xla"),
     ],
 )

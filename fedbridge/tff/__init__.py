@@ -8,7 +8,12 @@ something needs it: a `tf.data` pipeline, a `ClientData`.
 
 import sys
 
-from fedbridge.tff import aggregators as aggregators, learning as learning, simulation as simulation
+from fedbridge.tff import (
+    aggregators as aggregators,
+    learning as learning,
+    program as program,
+    simulation as simulation,
+)
 from fedbridge.tff._contexts import backends as backends, framework as framework
 from fedbridge.tff._errors import MissingNameError as MissingNameError, Note as Note, missing
 from fedbridge.tff._federated_computation import federated_computation as federated_computation

@@ -67,7 +67,7 @@ class LearningProcess:
 
     def initialize(self) -> LearningAlgorithmState:
         """The state before the first round."""
-        return _as_tff(self._process.initialize())
+        return as_tff(self._process.initialize())
 
     def next(self, state: Any, client_data: Any) -> LearningProcessOutput:
         """A round.
@@ -80,27 +80,27 @@ class LearningProcess:
             FedbridgeError: Data or a state that the process cannot take.
         """
         clients = cohort(client_data, next(self._calls))
-        output = self._process.next(_as_core(state), clients)
-        return LearningProcessOutput(_as_tff(output.state), self._metrics(output.metrics))
+        output = self._process.next(as_core(state), clients)
+        return LearningProcessOutput(as_tff(output.state), self._metrics(output.metrics))
 
     def get_model_weights(self, state: Any) -> ModelWeights:
         """The model's weights as NumPy arrays."""
-        weights = self._process.get_model_weights(_as_core(state))
+        weights = self._process.get_model_weights(as_core(state))
         return ModelWeights(*weights).convert_variables_to_arrays()
 
     def set_model_weights(self, state: Any, model_weights: Any) -> LearningAlgorithmState:
         """The state with other weights."""
         weights = fc.ModelWeights(list(model_weights.trainable), list(model_weights.non_trainable))
-        return _as_tff(self._process.set_model_weights(_as_core(state), weights))
+        return as_tff(self._process.set_model_weights(as_core(state), weights))
 
     def get_hparams(self, state: Any) -> Any:
         """The hyperparameters that the state holds, as NumPy numbers."""
-        found = self._process.get_hparams(_as_core(state))
+        found = self._process.get_hparams(as_core(state))
         return jax.tree.map(lambda leaf: np.asarray(leaf)[()], found)
 
     def set_hparams(self, state: Any, hparams: Mapping[str, Any]) -> LearningAlgorithmState:
         """The state with other hyperparameters."""
-        return _as_tff(self._process.set_hparams(_as_core(state), hparams))
+        return as_tff(self._process.set_hparams(as_core(state), hparams))
 
 
 def with_old_metrics(process: fc.LearningProcess) -> LearningProcess:
@@ -121,14 +121,16 @@ def evaluation(process: LearningProcess) -> Callable[[Any, Any], Metrics]:
     return evaluate
 
 
-def _as_tff(state: fc.LearningAlgorithmState) -> LearningAlgorithmState:
+def as_tff(state: fc.LearningAlgorithmState) -> LearningAlgorithmState:
+    """A state of the core as scripts see it."""
     weights = state.global_model_weights
     if isinstance(weights, fc.ModelWeights):
         state = state._replace(global_model_weights=ModelWeights(*weights))
     return LearningAlgorithmState(*state)
 
 
-def _as_core(state: Any) -> fc.LearningAlgorithmState:
+def as_core(state: Any) -> fc.LearningAlgorithmState:
+    """A state of a script as the core takes it."""
     weights = state.global_model_weights
     if isinstance(weights, ModelWeights):
         weights = fc.ModelWeights(*weights)

@@ -6,21 +6,24 @@ from typing import Any
 from fedbridge import samplers
 from fedbridge.tff._errors import missing
 from fedbridge.tff.simulation import datasets as datasets
+from fedbridge.tff.simulation._checkpoint_manager import (
+    FileCheckpointManager as FileCheckpointManager,
+)
+from fedbridge.tff.simulation._training_loop import (
+    EVALUATION_METRICS_PREFIX as EVALUATION_METRICS_PREFIX,
+    EVALUATION_TIME_KEY as EVALUATION_TIME_KEY,
+    ROUND_NUMBER_KEY as ROUND_NUMBER_KEY,
+    TRAINING_TIME_KEY as TRAINING_TIME_KEY,
+    run_training_process as run_training_process,
+)
 from fedbridge.tff.simulation.datasets import (
     ClientData as ClientData,
     HDF5ClientData as HDF5ClientData,
     SqlClientData as SqlClientData,
-    TestClientData as FromTensorSlicesClientData,
+    TestClientData,
 )
 
-__all__ = [
-    "ClientData",
-    "FromTensorSlicesClientData",
-    "HDF5ClientData",
-    "SqlClientData",
-    "build_uniform_sampling_fn",
-    "datasets",
-]
+FromTensorSlicesClientData = TestClientData
 
 
 def build_uniform_sampling_fn(

@@ -1,0 +1,145 @@
+"""`tff.program` and the training loop: what is saved, released, and where a run goes on."""
+
+import asyncio
+import csv
+import functools
+from collections import OrderedDict
+
+import jax
+import numpy as np
+import pytest
+from test_tff_namespace import CLIENTS, process as new_process
+
+import fedbridge as fb
+from fedbridge import tff
+
+process = functools.cache(new_process)  # compiled once
+
+
+def equal(one, other):
+    leaves = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(np.array_equal(a, b) for a, b in leaves)
+
+
+def states(count):
+    """The states before and after each round."""
+    found = [process().initialize()]
+    for _ in range(count):
+        found.append(process().next(found[-1], CLIENTS).state)
+    return found
+
+
+def test_states_are_saved_and_loaded(tmp_path):
+    manager = tff.program.FileProgramStateManager(tmp_path / "new", keep_total=2, keep_first=True)
+    first, second, third = states(2)
+    assert tuple(manager.load_latest(first)) == (None, 0)
+    assert asyncio.run(manager.get_versions()) is None
+    for version, state in enumerate((first, second, third)):
+        manager.save(state, version)
+    found, version = manager.load_latest(first)
+    assert version == 2
+    assert equal(found, third)
+    assert isinstance(found, tff.learning.templates.LearningAlgorithmState)
+    assert asyncio.run(manager.get_versions()) == [0, 2]
+    assert equal(asyncio.run(manager.load(0, third)), first)
+    # Another program of fedbridge's, or TFF itself, reads the same folder.
+    expected, _ = fb.load_latest_program_state(
+        tmp_path / "new", like=process()._process.initialize()
+    )
+    assert equal(expected, third)
+    with pytest.raises(fb.StateError, match="there is no version 1"):
+        manager.load(1, first)
+
+
+def test_the_checkpoint_manager_of_old(tmp_path):
+    manager = tff.simulation.FileCheckpointManager(tmp_path, step=2, keep_total=1)
+    before = states(4)
+    state, round_num = manager.load_latest_checkpoint_or_default(before[0])
+    assert state is before[0]
+    assert round_num == 0
+    for number in range(1, 5):
+        manager.save_checkpoint(before[number], number)
+    state, round_num = manager.load_latest_checkpoint(before[0])
+    assert round_num == 4
+    assert equal(state, before[4])
+    assert equal(manager.load_checkpoint(before[0], 0), before[0])
+    assert fb.program_state_versions(tmp_path, prefix="ckpt_") == [0, 4]
+
+
+def test_a_result_is_a_coroutine_that_is_done():
+    async def both():
+        return await asyncio.gather(tff.program.Done(1), tff.program.Done(2))
+
+    assert asyncio.run(both()) == [1, 2]
+    loop = asyncio.new_event_loop()
+    assert loop.run_until_complete(tff.program.Done((3, 4))) == (3, 4)
+    loop.close()
+
+
+def test_a_csv_file_has_a_line_for_each_key(tmp_path):
+    path = tmp_path / "logs" / "metrics.csv"
+    manager = tff.program.CSVFileReleaseManager(path, key_fieldname="round_num")
+    manager.release({"train": OrderedDict(loss=np.float32(0.5)), "none": ()}, key=1)
+    manager.release({"train": OrderedDict(loss=np.float32(0.25)), "list": [1, np.ones(2)]}, key=2)
+    manager.release({"train": OrderedDict(loss=np.float32(0.125))}, key=2)
+    with path.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert lines == [
+        {"round_num": "1", "train/loss": "0.5", "list/0": "", "list/1": ""},
+        {"round_num": "2", "train/loss": "0.125", "list/0": "", "list/1": ""},
+    ]
+    assert [p.name for p in path.parent.iterdir()] == ["metrics.csv"]
+    again = tff.program.CSVFileReleaseManager(path, key_fieldname="round_num")
+    again.release({"x": 1}, key=1)
+    assert path.read_text().splitlines() == ["round_num,train/loss,list/0,list/1,x", "1,,,,1"]
+    with pytest.raises(fb.ArgumentError, match="has no column 'key'"):
+        tff.program.CSVFileReleaseManager(path)
+
+
+def test_logged_and_remembered(caplog):
+    memory = tff.program.MemoryReleaseManager()
+    memory.release({"a": 1}, 0)
+    assert memory.values() == {0: {"a": 1}}
+    memory.remove_all()
+    assert not memory.values()
+    with caplog.at_level("INFO", "fedbridge.tff"):
+        tff.program.LoggingReleaseManager().release(2.5, key=3)
+    assert [record.getMessage() for record in caplog.records] == [
+        "Releasing", "  value: 2.5", "  key: 3"
+    ]  # fmt: skip
+
+
+def loop(rounds, folder, seen):
+    memory = tff.program.MemoryReleaseManager()
+    state = tff.simulation.run_training_process(
+        process(),
+        lambda number: seen.append(number) or CLIENTS,
+        rounds,
+        evaluation_fn=lambda state, data: OrderedDict(first=len(data)),
+        evaluation_selection_fn=lambda number: CLIENTS[:1],
+        rounds_per_evaluation=2,
+        program_state_manager=tff.program.FileProgramStateManager(folder),
+        rounds_per_saving_program_state=2,
+        metrics_managers=[memory],
+    )
+    return state, memory.values()
+
+
+def test_the_training_loop_goes_on_where_it_stopped(tmp_path):
+    seen = []
+    state, metrics = loop(5, tmp_path / "whole", seen)
+    assert seen == [1, 2, 3, 4, 5]
+    assert list(metrics) == [0, 1, 2, 3, 4, 5]
+    assert list(metrics[0]) == ["evaluation/first", "evaluation/evaluation_time_in_seconds"]
+    assert "evaluation/first" in metrics[4]
+    assert "evaluation/first" not in metrics[5]
+    assert metrics[3][tff.simulation.ROUND_NUMBER_KEY] == 3
+    assert tff.simulation.TRAINING_TIME_KEY in metrics[3]
+    assert equal(state, states(5)[-1])
+
+    seen = []
+    loop(3, tmp_path / "parts", seen)  # the last state that is saved is that of round 2
+    resumed, metrics = loop(5, tmp_path / "parts", seen)
+    assert seen == [1, 2, 3, 3, 4, 5]
+    assert list(metrics) == [3, 4, 5]
+    assert equal(resumed, state)
