@@ -10,7 +10,12 @@ from fedbridge.tff_io._convert import (
     from_converted as from_converted,
     verify_converted as verify_converted,
 )
-from fedbridge.tff_io._data_folder import DataFolder as DataFolder, find_data as find_data
+from fedbridge.tff_io._data_folder import (
+    DataFolder as DataFolder,
+    find_data as find_data,
+    find_file as find_file,
+)
+from fedbridge.tff_io._fetch import REMOTE_FILES as REMOTE_FILES, fetch as fetch
 from fedbridge.tff_io._generate_emnist import generate_emnist as generate_emnist
 from fedbridge.tff_io._generate_stackoverflow import (
     generate_stackoverflow as generate_stackoverflow,

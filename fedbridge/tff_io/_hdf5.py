@@ -23,6 +23,7 @@ from fedbridge.tff_io import _hdf5_child
 from fedbridge.tff_io._cache import cache_folder, fingerprint, load_copy, save_copy
 from fedbridge.tff_io._client_data import _pack
 
+
 def from_hdf5(
     path: str | os.PathLike,
     split: str | None = None,

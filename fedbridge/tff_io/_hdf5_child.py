@@ -5,14 +5,14 @@ program may use ten seconds of processor time for each client, and memory in pro
 the operating system ends it where it goes past either (not on Windows, which has no such limits).
 It needs numpy and h5py and nothing of fedbridge, so that it starts quickly.
 
-On stdout, pickled one after another: ("client", id, {feature: rows}) for each; at last ("done",), or
-("error", sentence).
+On stdout, pickled one after another: ("client", id, {feature: rows}) for each; at last ("done",),
+or ("error", sentence).
 """
 
-import os
 import pickle
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ _MEMORY_OF_FILE = 64  # a file of images that are mostly one color shrinks so mu
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError)
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """One sentence: where, what, the cure."""
 
 
@@ -40,14 +40,14 @@ def clients(
         breathe: Called before each client.
 
     Raises:
-        Refused: A damaged file, or one that holds something else.
+        RefusedError: A damaged file, or one that holds something else.
     """
     import h5py
 
     where = source
     try:
         if not h5py.is_hdf5(source):
-            raise Refused(
+            raise RefusedError(
                 f"{source}: this is no HDF5 file; give one as TFF served it, "
                 "or read `.sqlite` files with `from_sql`."
             )
@@ -55,7 +55,7 @@ def clients(
             group = file.get(_GROUP)
             if not isinstance(group, h5py.Group):
                 there = ", ".join(sorted(file)[:5]) or "nothing"
-                raise Refused(
+                raise RefusedError(
                     f"{source}: it has no group '/{_GROUP}' (but: {there}), so it is no client "
                     "data of TFF; give a file such as fed_emnist_train.h5."
                 )
@@ -64,18 +64,18 @@ def clients(
                 where = f"{source}, client {client_id!r}"
                 member = group[client_id]
                 if not isinstance(member, h5py.Group):
-                    raise Refused(
+                    raise RefusedError(
                         f"{where}: it is no group of features; write "
                         f"'/{_GROUP}/<client id>/<feature>'."
                     )
                 features = {}
                 for name in sorted(member):
                     where = f"{source}, client {client_id!r}, feature {name!r}"
-                    features[name] = _rows(h5py, member[name], where, os.path.getsize(source))
+                    features[name] = _rows(h5py, member[name], where, Path(source).stat().st_size)
                 yield client_id, features
     except _DAMAGE as error:
         said = " ".join(str(error).split()) or type(error).__name__
-        raise Refused(
+        raise RefusedError(
             f"{where}: h5py cannot read it ({said}); the file is damaged or was not fetched to "
             "the end, fetch it again."
         ) from error
@@ -84,18 +84,20 @@ def clients(
 def _rows(h5py: Any, dataset: Any, where: str, file_size: int) -> np.ndarray:
     """The rows of one feature of a client: numbers in the machine's byte order, or strings."""
     if not isinstance(dataset, h5py.Dataset) or dataset.shape is None or not dataset.shape:
-        raise Refused(
+        raise RefusedError(
             f"{where}: it is no array of rows; write the file again with one row an example."
         )
     most = file_size * (_MOST_PACKED if dataset.chunks else 1)
     if dataset.nbytes > most:
-        raise Refused(
+        raise RefusedError(
             f"{where}: it promises {dataset.nbytes} bytes in a file of {file_size}; the file is "
             "damaged, fetch it again."
         )
     values = dataset[()]
     if values.dtype.kind not in "biufSO":
-        raise Refused(f"{where}: it holds {values.dtype}; only numbers and strings can be read.")
+        raise RefusedError(
+            f"{where}: it holds {values.dtype}; only numbers and strings can be read."
+        )
     return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))
 
 
@@ -108,7 +110,7 @@ def _limit_memory(source: str) -> None:
 
     with open("/proc/self/statm", "rb") as file:
         now = int(file.read().split()[0]) * resource.getpagesize()
-    most = now + _MEMORY + _MEMORY_OF_FILE * os.path.getsize(source)
+    most = now + _MEMORY + _MEMORY_OF_FILE * Path(source).stat().st_size
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
@@ -134,7 +136,7 @@ def _main(source: str) -> None:
         _breathe()
         for client in clients(source, _breathe):
             pickle.dump(("client", *client), out, protocol=5)
-    except Refused as error:
+    except RefusedError as error:
         last = ("error", str(error))
     pickle.dump(last, out, protocol=5)
     out.flush()
