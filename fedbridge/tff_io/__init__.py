@@ -46,6 +46,7 @@ from fedbridge.tff_io._program_state import (
 )
 from fedbridge.tff_io._sql import from_sql as from_sql
 from fedbridge.tff_io._sql_write import write_sql as write_sql
+from fedbridge.tff_io._tfds import from_tfds as from_tfds
 from fedbridge.tff_io._tff_state import (
     from_tff_state as from_tff_state,
     to_tff_state as to_tff_state,
