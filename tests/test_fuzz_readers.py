@@ -24,6 +24,14 @@ def test_damage_is_refused_or_read_as_the_reference_reads_it(tmp_path, name, cas
     assert "refused" in verdicts.values()
 
 
+def test_what_sqlite_reads_over_is_refused(tmp_path):
+    """Seeds that once gave fewer clients or examples, UnicodeDecodeError, or a record's text."""
+    reader = fuzz.READERS["sqlite"]
+    whole = reader.make()
+    for seed in (342, 452, 548, 675, 679, 716, 748, 982, 2793, 2809, 3260, 3285, 3470):
+        assert fuzz.run_case(reader, whole, seed, tmp_path) == "refused"
+
+
 @pytest.mark.parametrize("name", fuzz.READERS)
 def test_a_sound_file_is_read(tmp_path, name):
     reader = fuzz.READERS[name]
