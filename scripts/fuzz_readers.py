@@ -252,7 +252,8 @@ def _hdf5_reference(path: Path, found: Clients) -> Clients:
     import h5py
 
     with h5py.File(path) as file:
-        return {c: {n: d[()] for n, d in group.items()} for c, group in file["examples"].items()}
+        groups: Any = file["examples"]
+        return {c: {n: d[()] for n, d in group.items()} for c, group in groups.items()}
 
 
 def _leaf_reference(path: Path, found: Clients) -> Clients:
@@ -411,7 +412,7 @@ def run_reader(name: str, seeds: range) -> Iterator[tuple[int, str, int]]:
 
 def main() -> int:
     """Runs the cases and prints a summary."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--cases", type=int, default=10_000)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--reader", choices=READERS, action="append")

@@ -75,7 +75,7 @@ def _named(name: str) -> Any:
     try:
         return tfds.builder(name)
     except (ValueError, tfds.core.DatasetNotFoundError) as error:
-        said = str(error).strip().split("\n", 1)[0]
+        said = str(error.args[0] if error.args else error).strip().split("\n", 1)[0]
         raise ClientDataError(
             f"data set {name!r}: tensorflow-datasets has no such one ({said}); give a name of its "
             "catalog, or a builder."
@@ -96,8 +96,8 @@ def _elements(builder: Any, split: str, where: str) -> Iterable[Any]:
             f"{where}: its files are read by TensorFlow, which is not installed ({error}); "
             "`pip install 'fedbridge[tensorflow]'`, or prepare it with file_format='array_record'."
         ) from error
-    except (AssertionError, ValueError, OSError) as error:
-        said = str(error).strip().split("\n", 1)[0]
+    except (AssertionError, KeyError, ValueError, OSError) as error:
+        said = str(error.args[0] if error.args else error).strip().split("\n", 1)[0]
         raise ClientDataError(
             f"{where}: it cannot be read ({said}); call the builder's download_and_prepare(), or "
             "give one of its splits."
