@@ -430,7 +430,7 @@ def main() -> int:
             counts[verdict if verdict in ("read", "refused") else "failed"] += 1
             if verdict not in ("read", "refused"):
                 print(f"{name}, seed {seed}: {verdict}", flush=True)
-            if done % 500 == 0:
+            if done % 100 == 0:
                 print(f"  {name}: {done} of {cases}", flush=True)
         failed += counts["failed"]
         print(
