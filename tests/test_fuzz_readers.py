@@ -9,6 +9,8 @@ import pytest
 _SPEC = importlib.util.spec_from_file_location(
     "fuzz_readers", Path(__file__).resolve().parents[1] / "scripts" / "fuzz_readers.py"
 )
+assert _SPEC is not None
+assert _SPEC.loader is not None
 fuzz = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(fuzz)
 
