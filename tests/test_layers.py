@@ -52,7 +52,7 @@ def _layer(path):
 
 
 def _named(name):
-    return "experiment" if name in EXPERIMENT else "cli" if name == "cli_fetch" else name
+    return "experiment" if name in EXPERIMENT else name
 
 
 def _modules_named(node):
