@@ -85,7 +85,7 @@ from fedbridge.jax_core import (
 from fedbridge.preprocessing import ClientSpec as ClientSpec
 
 if TYPE_CHECKING:
-    from fedbridge import models as models, partition as partition
+    from fedbridge import datasets as datasets, models as models, partition as partition
     from fedbridge.tff_io import (
         convert as convert,
         from_client_data as from_client_data,
@@ -97,6 +97,7 @@ if TYPE_CHECKING:
         from_keras_reconstruction as from_keras_reconstruction,
         from_leaf as from_leaf,
         from_sql as from_sql,
+        from_tfds as from_tfds,
         from_tff_state as from_tff_state,
         load_latest_program_state as load_latest_program_state,
         load_program_state as load_program_state,
@@ -126,6 +127,7 @@ _FROM_TFF_IO = {
     "from_keras_reconstruction",
     "from_leaf",
     "from_sql",
+    "from_tfds",
     "from_tff_state",
     "load_latest_program_state",
     "load_program_state",
@@ -145,7 +147,7 @@ _FROM_TFF_IO = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"models", "partition"}:
+    if name in {"datasets", "models", "partition"}:
         return importlib.import_module(f"fedbridge.{name}")
     if name in _FROM_TFF_IO:
         return getattr(importlib.import_module("fedbridge.tff_io"), name)

@@ -8,11 +8,13 @@ from typing import Annotated
 import typer
 
 from fedbridge._cli_console import console_for, meter, say
+from fedbridge._cli_fetch import FETCH_EXAMPLE, data_fetch
 from fedbridge.jax_core import FedbridgeError
 
 data_app = typer.Typer(
-    no_args_is_help=True, help="Federated data: find it, generate some, convert it."
+    no_args_is_help=True, help="Federated data: fetch it, find it, generate some, convert it."
 )
+data_app.command("fetch", epilog=FETCH_EXAMPLE)(data_fetch)
 
 
 class DataSet(enum.StrEnum):

@@ -1,13 +1,14 @@
 """TFF's old HDF5 files: what is in them is read, what is wrong with them is said."""
 
-import builtins
+import importlib.util
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
 from fedbridge.jax_core import ClientDataError, Fraction255, Ragged
-from fedbridge.tff_io import from_hdf5
+from fedbridge.tff_io import _hdf5_child, from_hdf5
 
 
 def clients(seed=0):
@@ -120,14 +121,7 @@ def test_what_is_wrong_is_said(tmp_path):
 
 
 def test_without_h5py_the_cure_is_said(path, monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name == "h5py":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ClientDataError, match=r"fedbridge\[hdf5\]"):
         from_hdf5(path, cache=False)
 
@@ -136,8 +130,10 @@ def test_a_truncated_file_is_named(path):
     whole = path.read_bytes()
     for size in np.random.default_rng(0).integers(0, len(whole), 100):
         path.write_bytes(whole[:size])
-        with pytest.raises(ClientDataError, match=r"fed_emnist_train\.h5"):
-            from_hdf5(path, cache=False)
+        with pytest.raises(_hdf5_child.RefusedError, match=r"fed_emnist_train\.h5"):
+            dict(_hdf5_child.clients(str(path)))
+    with pytest.raises(ClientDataError, match=r"fed_emnist_train\.h5"):
+        from_hdf5(path, cache=False)
 
 
 def test_flipped_bits_are_named_or_read(tmp_path):
@@ -149,8 +145,27 @@ def test_flipped_bits_are_named_or_read(tmp_path):
         damaged[rng.integers(len(whole))] ^= 1 << int(rng.integers(8))
         path.write_bytes(damaged)
         try:
-            from_hdf5(path, cache=False)
-        except ClientDataError as error:
+            dict(_hdf5_child.clients(str(path)))
+        except _hdf5_child.RefusedError as error:
             said.append(str(error))
     assert len(said) > 5
     assert all("flip.h5" in words for words in said)
+
+
+@pytest.mark.parametrize(
+    "body", ["while True: pass", "__import__('os').abort()", "[0] * (1 << 40)"]
+)
+def test_a_reader_that_hangs_crashes_or_wants_all_memory_is_ended(
+    path, tmp_path, monkeypatch, body
+):
+    """What libhdf5 was seen to do over damaged files, put in the place of reading the rows."""
+    program = Path(_hdf5_child.__file__).read_text()
+    assert program.count("    values = dataset[()]") == 1
+    broken = program.replace("    values = dataset[()]", f"    {body}").replace(
+        "SECONDS = 10", "SECONDS = 1"
+    )
+    (tmp_path / "child.py").write_text(broken)
+    monkeypatch.setattr(_hdf5_child, "__file__", str(tmp_path / "child.py"))
+    with pytest.raises(ClientDataError, match=r"fed_emnist_train\.h5.*damaged.*fetch it again"):
+        from_hdf5(path, cache=tmp_path / "cache")
+    assert not list((tmp_path / "cache").rglob("*"))

@@ -36,7 +36,7 @@ BELOW = {
 
 # The training loop and what it is made of: whose rows, which clients, on which hosts, where its
 # state is kept.
-EXPERIMENT = {"checkpoint", "distributed", "experiment", "partition", "samplers"}
+EXPERIMENT = {"checkpoint", "datasets", "distributed", "experiment", "partition", "samplers"}
 
 # A method of a core type that hands over to the layer above it, when called. Each is meant.
 HANDED_UP = {("jax_core/_arrays.py", "tff_io")}  # FederatedArrays.to_client_data

@@ -10,7 +10,12 @@ from fedbridge.tff_io._convert import (
     from_converted as from_converted,
     verify_converted as verify_converted,
 )
-from fedbridge.tff_io._data_folder import DataFolder as DataFolder, find_data as find_data
+from fedbridge.tff_io._data_folder import (
+    DataFolder as DataFolder,
+    find_data as find_data,
+    find_file as find_file,
+)
+from fedbridge.tff_io._fetch import REMOTE_FILES as REMOTE_FILES, fetch as fetch
 from fedbridge.tff_io._generate_emnist import generate_emnist as generate_emnist
 from fedbridge.tff_io._generate_stackoverflow import (
     generate_stackoverflow as generate_stackoverflow,
@@ -41,6 +46,7 @@ from fedbridge.tff_io._program_state import (
 )
 from fedbridge.tff_io._sql import from_sql as from_sql
 from fedbridge.tff_io._sql_write import write_sql as write_sql
+from fedbridge.tff_io._tfds import from_tfds as from_tfds
 from fedbridge.tff_io._tff_state import (
     from_tff_state as from_tff_state,
     to_tff_state as to_tff_state,

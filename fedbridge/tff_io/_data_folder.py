@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from fedbridge.jax_core import ClientDataError
 from fedbridge.tff_io._cache import cache_folder, fingerprint
+from fedbridge.tff_io._fetch import fetch, fetched_folder
 from fedbridge.tff_io._generate_emnist import generate_emnist
 from fedbridge.tff_io._sql import unpack
 
@@ -32,7 +33,8 @@ def find_data(dataset: str = "emnist", *, offline_ok: bool = True) -> DataFolder
     """Finds real data, or makes a stand-in, and says which.
 
     In this order: the folder FEDBRIDGE_DATA names (packed files are unpacked into the cache
-    folder); TFF's own cache; TFF's download, where its host answers; generated handwriting.
+    folder); TFF's own cache; what `fetch` has fetched; TFF's download, where its host answers;
+    generated handwriting.
 
     Args:
         dataset: "emnist" or "stackoverflow".
@@ -53,6 +55,8 @@ def find_data(dataset: str = "emnist", *, offline_ok: bool = True) -> DataFolder
     tff_cache = Path.home() / ".tff"
     if (tff_cache / name).is_file():
         return DataFolder(tff_cache, f"{tff_cache / name}, from TFF's own cache")
+    if (fetched_folder() / name).is_file():
+        return DataFolder(fetched_folder(), f"{fetched_folder() / name}, fetched before")
     if _host_answers(name):
         return DataFolder(None, f"{name}, downloaded by TFF from {_HOST}")
     if dataset != "emnist" or not offline_ok:
@@ -67,6 +71,29 @@ def find_data(dataset: str = "emnist", *, offline_ok: bool = True) -> DataFolder
     return DataFolder(
         folder, f"generated handwriting of {_STAND_IN_CLIENTS} writers, a stand-in for EMNIST"
     )
+
+
+def find_file(dataset: str, name: str, folder: str | os.PathLike[str] | None = None) -> Path:
+    """The path of one of TFF's data files, fetched where it is not there yet.
+
+    Args:
+        dataset: As in `fetch`.
+        name: The file's name, unpacked.
+        folder: Where to look, and where it is fetched to. None: the folder that FEDBRIDGE_DATA
+            names, TFF's own cache, or what `fetch` fills.
+
+    Raises:
+        ClientDataError: FEDBRIDGE_DATA does not hold the file; or as `fetch`.
+    """
+    if folder is None:
+        if os.environ.get("FEDBRIDGE_DATA"):
+            given = _given(Path(os.environ["FEDBRIDGE_DATA"]).expanduser(), name).folder
+            assert given is not None
+            return given / name
+        if (Path.home() / ".tff" / name).is_file():
+            return Path.home() / ".tff" / name
+    (path,) = fetch(dataset, folder, only=name)
+    return path
 
 
 def _given(folder: Path, name: str) -> DataFolder:

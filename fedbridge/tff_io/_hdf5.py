@@ -7,20 +7,21 @@ The element of a client is row r of every feature; clients and features are sort
 Reference: TFF's simulation/hdf5_client_data.py (HDF5ClientData, up to TFF 0.20).
 """
 
+import importlib.util
 import os
+import pickle
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fedbridge.jax_core import ClientDataError, FederatedArrays
+from fedbridge.tff_io import _hdf5_child
 from fedbridge.tff_io._cache import cache_folder, fingerprint, load_copy, save_copy
 from fedbridge.tff_io._client_data import _pack
-
-_GROUP = "examples"
-_MOST_PACKED = 1100  # deflate cannot shrink more than 1032 to 1
-# What h5py raises over a damaged file, by where the damage lies.
-_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, MemoryError)
 
 
 def from_hdf5(
@@ -34,7 +35,8 @@ def from_hdf5(
     The values and dtypes are those of TFF's HDF5ClientData, which 0.87.0 has no more: compared with
     its body written again in tf.data. All of the file passes through memory once; then a converted
     copy is memory-mapped, as with `from_sql`. HDF5 has no checksums: a changed byte inside of the
-    numbers is not noticed, and one among strings can make the HDF5 library loop without end.
+    numbers is not noticed. One elsewhere can make the HDF5 library loop or crash, so a process of
+    its own reads the file, limited in time and memory.
 
     Args:
         path: The file; or a folder that holds one file for each split, `*_train.h5`, `*_test.h5`.
@@ -77,74 +79,35 @@ def _find(path: Path, split: str | None) -> Path:
 
 
 def _read(source: Path) -> FederatedArrays:
-    try:
-        import h5py
-    except ImportError as error:
+    """All clients, read by a process of its own: libhdf5 can hang or crash over a damaged file."""
+    if importlib.util.find_spec("h5py") is None:
         raise ClientDataError(
             f"{source}: HDF5 files are read by h5py, which is not installed; "
             "`pip install 'fedbridge[hdf5]'`."
-        ) from error
+        )
     clients: dict[str, dict[str, np.ndarray]] = {}
-    where = f"{source}"
-    try:
-        if not h5py.is_hdf5(source):
-            raise ClientDataError(
-                f"{source}: this is no HDF5 file; give one as TFF served it, "
-                "or read `.sqlite` files with `from_sql`."
-            )
-        with h5py.File(source, "r") as file:
-            group = file.get(_GROUP)
-            if not isinstance(group, h5py.Group):
-                there = ", ".join(sorted(file)[:5]) or "nothing"
-                raise ClientDataError(
-                    f"{source}: it has no group '/{_GROUP}' (but: {there}), so it is no client "
-                    "data of TFF; give a file such as fed_emnist_train.h5."
-                )
-            for client_id in sorted(group):
-                where = f"{source}, client {client_id!r}"
-                member = group[client_id]
-                if not isinstance(member, h5py.Group):
-                    raise ClientDataError(
-                        f"{where}: it is no group of features; write "
-                        f"'/{_GROUP}/<client id>/<feature>'."
-                    )
-                clients[client_id] = {}
-                for name in sorted(member):
-                    where = f"{source}, client {client_id!r}, feature {name!r}"
-                    clients[client_id][name] = _rows(
-                        h5py, member[name], where, source.stat().st_size
-                    )
-    except ClientDataError:
-        raise
-    except _DAMAGE as error:
-        said = " ".join(str(error).split())
+    last: tuple[Any, ...] = ("ended",)
+    with tempfile.TemporaryFile() as said:
+        command = [sys.executable, "-P", _hdf5_child.__file__, str(source)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said) as child:
+            assert child.stdout is not None
+            try:
+                while (last := pickle.load(child.stdout))[0] == "client":  # noqa: S301
+                    clients[last[1]] = last[2]
+            except (EOFError, pickle.UnpicklingError):
+                last = ("ended",)
+            finally:
+                child.kill()
+    if last[0] == "error":
+        raise ClientDataError(last[1])
+    if last[0] != "done":
         raise ClientDataError(
-            f"{where}: h5py cannot read it ({said}); the file is damaged or was not fetched to "
-            "the end, fetch it again."
-        ) from error
+            f"{source}: the HDF5 library crashed over it, or used more than "
+            f"{_hdf5_child.SECONDS} seconds on one client; the file is damaged, fetch it again."
+        )
     if not clients:
-        raise ClientDataError(f"{source}: its group '/{_GROUP}' has no clients; fetch it again.")
+        raise ClientDataError(f"{source}: its group '/examples' has no clients; fetch it again.")
     try:
         return _pack(clients)
     except ClientDataError as error:
         raise ClientDataError(f"{source}: {error}") from error
-
-
-def _rows(h5py: Any, dataset: Any, where: str, file_size: int) -> np.ndarray:
-    """The rows of one feature of a client: numbers in the machine's byte order, or strings."""
-    if not isinstance(dataset, h5py.Dataset) or dataset.shape is None or not dataset.shape:
-        raise ClientDataError(
-            f"{where}: it is no array of rows; write the file again with one row an example."
-        )
-    most = file_size * (_MOST_PACKED if dataset.chunks else 1)
-    if dataset.nbytes > most:
-        raise ClientDataError(
-            f"{where}: it promises {dataset.nbytes} bytes in a file of {file_size}; the file is "
-            "damaged, fetch it again."
-        )
-    values = dataset[()]
-    if values.dtype.kind not in "biufSO":
-        raise ClientDataError(
-            f"{where}: it holds {values.dtype}; only numbers and strings can be read."
-        )
-    return values if values.dtype.isnative else values.astype(values.dtype.newbyteorder("="))

@@ -10,7 +10,7 @@ import numpy as np
 from fedbridge.jax_core import ClientDataError, FederatedArrays
 from fedbridge.tff_io._client_data import _pack
 from fedbridge.tff_io._element_spec import FeatureSpec
-from fedbridge.tff_io._hdf5 import _DAMAGE, _GROUP, _rows
+from fedbridge.tff_io._hdf5_child import _DAMAGE, _GROUP, RefusedError, _rows
 from fedbridge.tff_io._prepared import Preprocess, needed_features
 from fedbridge.tff_io._sql_pieces import PIECE_BYTES, Plan
 
@@ -121,8 +121,8 @@ def _read(
                 name: _rows(h5py, member[name], f"{where}, feature {name!r}", size)
                 for name in (sorted(member) if names is None else names)
             }
-    except ClientDataError:
-        raise
+    except RefusedError as error:
+        raise ClientDataError(str(error)) from None
     except _DAMAGE as error:
         raise _damaged(where, error) from error
     try:

@@ -166,9 +166,10 @@ def connect(file: Path, source: Path) -> Iterator[sqlite3.Connection]:
             sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)
         ) as connection:
             yield connection
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # its own words may be no text
+        said = " ".join(str(error).split())[:200]
         raise ClientDataError(
-            f"{source}: SQLite cannot read it ({error}); the file is damaged, fetch it again."
+            f"{source}: SQLite cannot read it ({said}); the file is damaged, fetch it again."
         ) from error
 
 
@@ -183,6 +184,7 @@ def _read(
 ) -> FederatedArrays:
     """All clients of a split, brought together from one scan of the examples."""
     split, ids, promised = open_split(connection, source, split)
+    _check_whole(connection, source)
     owner, columns = _scan(connection, source, split, ids, spec)
     sizes = np.bincount(owner, minlength=len(ids))
     compare_sizes(source, ids, promised, sizes)
@@ -301,6 +303,15 @@ def _check_tables(connection: sqlite3.Connection, source: Path) -> None:
                 f"{source}: this SQLite file holds no TFF client data ({lacks}); give a file "
                 "that TFF's SqlClientData reads."
             )
+
+
+def _check_whole(connection: sqlite3.Connection, source: Path) -> None:
+    """SQLite reads on over some damage, and leaves rows out; this finds it, in one more pass."""
+    for check in ("integrity_check(client_metadata)", "quick_check(examples)"):
+        (said,) = connection.execute(f"PRAGMA {check}").fetchone()
+        if said != "ok":
+            said = " ".join(said.split())[:200]
+            raise ClientDataError(f"{source}: SQLite finds it damaged ({said}); fetch it again.")
 
 
 def _choose_split(connection: sqlite3.Connection, source: Path, split: str | None) -> str | None:

@@ -1,0 +1,28 @@
+"""Federated CIFAR-100, as TFF serves it.
+
+Reference: TFF's simulation/datasets/cifar100.py.
+"""
+
+import os
+
+from fedbridge.jax_core import FederatedArrays
+from fedbridge.tff_io import find_file, from_sql
+
+
+def load_data(
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> tuple[FederatedArrays, FederatedArrays]:
+    """Loads images, divided by Pachinko allocation; the file is fetched where it is not there.
+
+    Args:
+        cache_dir: A folder that has the file, or gets it. None: the folder that FEDBRIDGE_DATA
+            names, TFF's own cache, or the cache folder, whichever has it; the last one gets it.
+
+    Returns:
+        `(train, test)`.
+
+    Raises:
+        ClientDataError: As `fetch` and `from_sql`.
+    """
+    path = find_file("cifar100", "cifar100.sqlite", cache_dir)
+    return from_sql(path, "train"), from_sql(path, "test")

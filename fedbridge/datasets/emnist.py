@@ -1,0 +1,30 @@
+"""Federated EMNIST, as TFF serves it.
+
+Reference: TFF's simulation/datasets/emnist.py.
+"""
+
+import os
+
+from fedbridge.jax_core import FederatedArrays
+from fedbridge.tff_io import find_file, from_sql
+
+
+def load_data(
+    only_digits: bool = True, cache_dir: str | os.PathLike[str] | None = None
+) -> tuple[FederatedArrays, FederatedArrays]:
+    """Loads handwritten characters by writer; the file is fetched where it is not there.
+
+    Args:
+        only_digits: The 10 digits only, or else all 62 characters.
+        cache_dir: A folder that has the file, or gets it. None: the folder that FEDBRIDGE_DATA
+            names, TFF's own cache, or the cache folder, whichever has it; the last one gets it.
+
+    Returns:
+        `(train, test)`.
+
+    Raises:
+        ClientDataError: As `fetch` and `from_sql`.
+    """
+    path = find_file("emnist", "emnist_all.sqlite", cache_dir)
+    kind = "digits_only" if only_digits else "all"
+    return from_sql(path, f"{kind}_train"), from_sql(path, f"{kind}_test")

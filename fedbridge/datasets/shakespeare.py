@@ -1,0 +1,28 @@
+"""Federated Shakespeare, as TFF serves it.
+
+Reference: TFF's simulation/datasets/shakespeare.py.
+"""
+
+import os
+
+from fedbridge.jax_core import FederatedArrays
+from fedbridge.tff_io import find_file, from_sql
+
+
+def load_data(
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> tuple[FederatedArrays, FederatedArrays]:
+    """Loads lines of plays by character; the file is fetched where it is not there.
+
+    Args:
+        cache_dir: A folder that has the file, or gets it. None: the folder that FEDBRIDGE_DATA
+            names, TFF's own cache, or the cache folder, whichever has it; the last one gets it.
+
+    Returns:
+        `(train, test)`.
+
+    Raises:
+        ClientDataError: As `fetch` and `from_sql`.
+    """
+    path = find_file("shakespeare", "shakespeare.sqlite", cache_dir)
+    return from_sql(path, "train"), from_sql(path, "test")

@@ -1,0 +1,57 @@
+"""Federated Stack Overflow, as TFF serves it.
+
+Reference: TFF's simulation/datasets/stackoverflow.py.
+"""
+
+import os
+
+from fedbridge.jax_core import FederatedArrays
+from fedbridge.tff_io import find_file, from_sql, read_tag_counts, read_word_counts
+
+
+def load_data(
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> tuple[FederatedArrays, FederatedArrays, FederatedArrays]:
+    """Loads questions and answers by user; the file is fetched where it is not there.
+
+    Args:
+        cache_dir: A folder that has the file, or gets it. None: the folder that FEDBRIDGE_DATA
+            names, TFF's own cache, or the cache folder, whichever has it; the last one gets it.
+
+    Returns:
+        `(train, heldout, test)`.
+
+    Raises:
+        ClientDataError: As `fetch` and `from_sql`.
+    """
+    path = find_file("stackoverflow", "stackoverflow.sqlite", cache_dir)
+    return from_sql(path, "train"), from_sql(path, "heldout"), from_sql(path, "test")
+
+
+def load_word_counts(
+    cache_dir: str | os.PathLike[str] | None = None, vocab_size: int | None = None
+) -> dict[str, int]:
+    """Loads words and how many users wrote them, the most frequent first.
+
+    Args:
+        cache_dir: As in `load_data`.
+        vocab_size: Only so many words.
+
+    Raises:
+        ClientDataError: As `fetch` and `read_word_counts`.
+    """
+    path = find_file("stackoverflow", "stackoverflow.word_count", cache_dir)
+    return read_word_counts(path, vocab_size)
+
+
+def load_tag_counts(cache_dir: str | os.PathLike[str] | None = None) -> dict[str, int]:
+    """Loads tags and their counts, the most frequent first.
+
+    Args:
+        cache_dir: As in `load_data`.
+
+    Raises:
+        ClientDataError: As `fetch` and `read_tag_counts`.
+    """
+    path = find_file("stackoverflow", "stackoverflow.tag_count", cache_dir)
+    return read_tag_counts(path)

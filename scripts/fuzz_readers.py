@@ -1,0 +1,446 @@
+"""Damages data files and reads them: equal to another reader's result, or refused in one sentence.
+
+    python scripts/fuzz_readers.py [--cases 10000] [--seed 0] [--reader sqlite ...]
+
+Each case is one seed: it chooses cuts, flipped bits, overwritten, inserted, removed and repeated
+bytes. A reader's process that says nothing for `LIMIT` seconds is ended and counts as a hang, one
+that dies counts as a crash; both go on with the next seed. The references are SQLite itself,
+Google's protobuf, h5py, json and numpy. Exit code 1 where any case failed.
+"""
+
+import argparse
+import io
+import json
+import multiprocessing
+import resource
+import sqlite3
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from fedbridge.jax_core import FedbridgeError
+from fedbridge.tff_io import from_hdf5, from_leaf, from_sql, weights_from_npz, write_sql
+
+LIMIT = 20.0  # seconds; from_hdf5 alone allows its child ten
+Clients = dict[str, dict[str, np.ndarray]]
+
+
+class Reader(NamedTuple):
+    """What is damaged, and the two that read it.
+
+    Attributes:
+        name: The file's name.
+        make: A sound file's bytes.
+        damage: Those bytes, damaged with a generator.
+        read: fedbridge's reader.
+        reference: The other one.
+        share: How many of a hundred cases; some readers are slow.
+    """
+
+    name: str
+    make: Callable[[], bytes]
+    damage: Callable[[bytes, np.random.Generator], bytes]
+    read: Callable[[Path], Any]
+    reference: Callable[[Path, Any], Any]
+    share: int
+
+
+# --- damage -----------------------------------------------------------------------------------
+
+
+def damaged(whole: bytes, rng: np.random.Generator) -> bytes:
+    """One to three changes of bytes."""
+    data = bytearray(whole)
+    for _ in range(int(rng.integers(1, 4))):
+        at = int(rng.integers(len(data) + 1))
+        size = int(min(rng.geometric(0.1), 200))
+        kind = rng.choice(["flip", "flip", "flip", "cut", "write", "insert", "remove", "repeat"])
+        if kind == "flip" and at < len(data):
+            data[at] ^= 1 << int(rng.integers(8))
+        elif kind == "cut":
+            del data[at:]
+        elif kind == "write":
+            data[at : at + size] = rng.bytes(size) if rng.random() < 0.5 else bytes(size)
+        elif kind == "insert":
+            data[at:at] = rng.bytes(size)
+        elif kind == "remove":
+            del data[at : at + size]
+        elif kind == "repeat":
+            data[at:at] = data[at : at + size]
+    return bytes(data)
+
+
+def _damaged_record(whole: bytes, rng: np.random.Generator) -> bytes:
+    """An SQLite file with one damaged record, or one of another type."""
+    with sqlite3.connect(":memory:") as connection:
+        connection.deserialize(whole)
+        rows = connection.execute("SELECT rowid, serialized_example_proto FROM examples").fetchall()
+        row, record = rows[int(rng.integers(len(rows)))]
+        other: Any = damaged(record, rng)
+        if rng.random() < 0.03:
+            other = [None, 3, 0.5, "text", b""][int(rng.integers(5))]
+        connection.execute(
+            "UPDATE examples SET serialized_example_proto = ? WHERE rowid = ?", (other, row)
+        )
+        connection.commit()
+        return connection.serialize()
+
+
+def _damaged_json(whole: bytes, rng: np.random.Generator) -> bytes:
+    """A JSON file with one value put in the place of another, or damaged bytes."""
+    if rng.random() < 0.5:
+        return damaged(whole, rng)
+    tree = json.loads(whole)
+    places = [(tree, key) for key in tree]
+    for holder, key in places:
+        inner = holder[key]
+        if isinstance(inner, dict | list):
+            places.extend(
+                (inner, k) for k in (inner if isinstance(inner, dict) else range(len(inner)))
+            )
+    holder, key = places[int(rng.integers(len(places)))]
+    others = [None, True, 3, -1.5, 1e400, 10**30, "text", "\ud800", [], [1, [2]], {}, {"a": 1}]
+    holder[key] = others[int(rng.integers(len(others)))]
+    return json.dumps(tree).encode()
+
+
+# --- sound files, and the two readers of each ---------------------------------------------------
+
+SPEC: Any = {"label": ((), "int32"), "pixels": ((2, 2), "float32"), "text": ((), bytes)}
+
+
+def _clients() -> Clients:
+    rng = np.random.default_rng(0)
+    return {
+        client_id: {
+            "label": rng.integers(0, 62, size).astype(np.int32),
+            "pixels": rng.random((size, 2, 2)).astype(np.float32),
+            "text": np.array([b"word " * int(n) for n in rng.integers(0, 5, size)], object),
+        }
+        for client_id, size in (("a", 12), ("b", 5), ("none", 0), ("c", 1))
+    }
+
+
+def _sqlite() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        return write_sql(Path(folder, "x.sqlite"), {"train": _clients()}).read_bytes()
+
+
+def _hdf5() -> bytes:
+    import h5py
+
+    file = io.BytesIO()
+    with h5py.File(file, "w") as made:
+        for client_id, features in _clients().items():
+            for name, rows in features.items():
+                text = {"dtype": h5py.string_dtype()} if rows.dtype == object else {}
+                packed = {"compression": "gzip"} if client_id == "a" and not text else {}
+                made.create_dataset(f"examples/{client_id}/{name}", data=rows, **text, **packed)
+    return file.getvalue()
+
+
+def _leaf() -> bytes:
+    clients = _clients()
+    data = {
+        c: {"x": f["pixels"].tolist(), "y": [t.decode() for t in f["text"]]}
+        for c, f in clients.items()
+    }
+    counts = [len(f["x"]) for f in data.values()]
+    return json.dumps({"users": list(data), "num_samples": counts, "user_data": data}).encode()
+
+
+_WEIGHTS = {"b": np.zeros(3, np.float32), "w": np.arange(12, dtype=np.float32).reshape(4, 3)}
+
+
+def _npz() -> bytes:
+    from fedbridge.tff_io import weights_to_npz
+
+    with tempfile.TemporaryDirectory() as folder:
+        weights_to_npz(_WEIGHTS, Path(folder, "w.npz"))
+        return Path(folder, "w.npz").read_bytes()
+
+
+def _as_dict(data: Any) -> Clients:
+    return {client_id: data.client(client_id) for client_id in data.client_ids}
+
+
+def _example_class() -> Any:
+    """tf.train.Example, from its definition (tensorflow/core/example/*.proto)."""
+    proto = descriptor_pb2.FileDescriptorProto(name="x.proto", package="x", syntax="proto3")
+    kinds = descriptor_pb2.FieldDescriptorProto
+
+    def message(name: str, *fields: tuple[str, int, int, str, bool, bool]) -> Any:
+        made = proto.message_type.add(name=name)
+        for field, number, kind, type_name, many, in_oneof in fields:
+            made.field.add(
+                name=field,
+                number=number,
+                type=kind,
+                type_name=type_name or None,
+                label=kinds.LABEL_REPEATED if many else kinds.LABEL_OPTIONAL,
+                **({"oneof_index": 0} if in_oneof else {}),
+            )
+        return made
+
+    inner = kinds.TYPE_MESSAGE
+    message("BytesList", ("value", 1, kinds.TYPE_BYTES, "", True, False))
+    message("FloatList", ("value", 1, kinds.TYPE_FLOAT, "", True, False))
+    message("Int64List", ("value", 1, kinds.TYPE_INT64, "", True, False))
+    lists = ("BytesList", "FloatList", "Int64List")
+    feature = message(
+        "Feature",
+        *((f"f{i}", i, inner, f".x.{name}", False, True) for i, name in enumerate(lists, 1)),
+    )
+    feature.oneof_decl.add(name="kind")
+    features = message("Features", ("feature", 1, inner, ".x.Features.FeatureEntry", True, False))
+    entry = features.nested_type.add(name="FeatureEntry")
+    entry.options.map_entry = True
+    one = kinds.LABEL_OPTIONAL
+    entry.field.add(name="key", number=1, type=kinds.TYPE_STRING, label=one)
+    entry.field.add(name="value", number=2, type=inner, type_name=".x.Feature", label=one)
+    message("Example", ("features", 1, inner, ".x.Features", False, False))
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(proto)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("x.Example"))
+
+
+_Example = _example_class()
+
+
+def _sql_reference(path: Path, found: Clients) -> Clients:
+    clients: Clients = {}
+    query = (
+        "SELECT serialized_example_proto FROM examples NOT INDEXED "
+        "WHERE client_id = ? AND split_name IS ? ORDER BY rowid"
+    )
+    connection = sqlite3.connect(path)
+    try:
+        (split,) = connection.execute("SELECT DISTINCT split_name FROM client_metadata").fetchone()
+        for (client_id,) in connection.execute("SELECT client_id FROM client_metadata"):
+            rows = []
+            for (record,) in connection.execute(query, (client_id, split)):
+                features = _Example.FromString(record).features.feature
+                rows.append(
+                    (
+                        list(features["label"].f3.value),
+                        list(features["pixels"].f2.value),
+                        list(features["text"].f1.value),
+                    )
+                )
+            labels, pixels, texts = ([row[i] for row in rows] for i in range(3))
+            text = np.empty(len(rows), object)
+            text[:] = [value for (value,) in texts]
+            clients[client_id] = {
+                "label": np.array(labels, np.int64).reshape(len(rows)),
+                "pixels": np.array(pixels, np.float32).reshape(-1, 2, 2),
+                "text": text,
+            }
+    finally:
+        connection.close()
+    return clients
+
+
+def _hdf5_reference(path: Path, found: Clients) -> Clients:
+    import h5py
+
+    with h5py.File(path) as file:
+        groups: Any = file["examples"]
+        return {c: {n: d[()] for n, d in group.items()} for c, group in groups.items()}
+
+
+def _leaf_reference(path: Path, found: Clients) -> Clients:
+    """The values that JSON has, in the dtypes that were found."""
+    tree = json.loads(path.read_bytes())["user_data"]
+    values: Clients = {}
+    for client_id, features in found.items():
+        rows = tree[client_id]
+        # A feature "x/0" or "x/key" is one of the fields of rows that are lists or dictionaries.
+        values[client_id] = {}
+        for name, array in features.items():
+            column: Any = rows.get(name, None) if isinstance(rows, dict) else None
+            if column is None and "/" in name:
+                base, field = name.split("/", 1)
+                column = [r[field] if isinstance(r, dict) else r[int(field)] for r in rows[base]]
+            column = column or []
+            if array.dtype == object:
+                strings = np.empty(len(column), object)
+                strings[:] = [
+                    (c if isinstance(c, str) else " ".join(t for ts in c for t in ts)).encode()
+                    for c in column
+                ]
+                values[client_id][name] = strings
+            else:
+                values[client_id][name] = np.array(column, array.dtype).reshape(array.shape)
+    return values
+
+
+def _npz_reference(path: Path, found: Any) -> Clients:
+    with np.load(path, allow_pickle=False) as stored:
+        return {"": {name: stored[name] for name in stored.files}}
+
+
+READERS = {
+    "sqlite": Reader(
+        "x.sqlite",
+        _sqlite,
+        damaged,
+        lambda path: _as_dict(from_sql(path, element_spec=SPEC, cache=False)),
+        _sql_reference,
+        35,
+    ),
+    "example": Reader(
+        "x.sqlite",
+        _sqlite,
+        _damaged_record,
+        lambda path: _as_dict(from_sql(path, element_spec=SPEC, cache=False)),
+        _sql_reference,
+        30,
+    ),
+    "hdf5": Reader(
+        "x.h5",
+        _hdf5,
+        damaged,
+        lambda path: _as_dict(from_hdf5(path, cache=False)),
+        _hdf5_reference,
+        5,
+    ),
+    "leaf": Reader(
+        "x.json", _leaf, _damaged_json, lambda path: _as_dict(from_leaf(path)), _leaf_reference, 20
+    ),
+    "npz": Reader(
+        "x.npz",
+        _npz,
+        damaged,
+        lambda path: {"": weights_from_npz(path, _WEIGHTS)},
+        _npz_reference,
+        10,
+    ),
+}
+
+
+# --- one case ---------------------------------------------------------------------------------
+
+
+def run_case(reader: Reader, whole: bytes, seed: int, folder: Path) -> str:
+    """Runs one case; what came of it: "read", "refused", or what is wrong."""
+    path = folder / reader.name
+    path.write_bytes(reader.damage(whole, np.random.default_rng(seed)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = reader.read(path)
+        except FedbridgeError as error:
+            words = str(error)
+            if reader.name not in words:
+                return f"the file is not named: {words!r}"
+            return f"several lines: {words!r}" if "\n" in words else "refused"
+        except Exception as error:  # noqa: BLE001 -- that is what is looked for
+            return f"{type(error).__name__}: {error}"
+        try:
+            expected = reader.reference(path, found)
+        except Exception as error:  # noqa: BLE001
+            return f"read, and the reference cannot ({type(error).__name__}: {error})"
+    return _difference(found, expected) or "read"
+
+
+def _difference(found: Clients, expected: Clients) -> str:
+    if set(found) != set(expected):
+        return f"clients {sorted(found)} instead of {sorted(expected)}"
+    for client_id, features in expected.items():
+        if set(features) != set(found[client_id]):
+            return f"client {client_id!r}: features {sorted(found[client_id])}"
+        for name, rows in features.items():
+            got = np.asarray(found[client_id][name])
+            same = got.shape == rows.shape and (
+                got.tolist() == rows.tolist()
+                if rows.dtype == object
+                else np.array_equal(got, rows, equal_nan=True)
+            )
+            if not same:
+                return f"client {client_id!r}, feature {name!r}: other values"
+    return ""
+
+
+# --- many cases, in a process that may hang or die ------------------------------------------------
+
+
+def _work(name: str, seeds: range, connection: Any) -> None:
+    reader = READERS[name]
+    whole = reader.make()
+    with tempfile.TemporaryDirectory() as folder:
+        first = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        for seed in seeds:
+            verdict = run_case(reader, whole, seed, Path(folder))
+            grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - first) >> 10
+            connection.send((seed, verdict, grown))
+    connection.close()
+
+
+def run_reader(name: str, seeds: range) -> Iterator[tuple[int, str, int]]:
+    """Seed, verdict, and by how many MiB the process has grown, for each case."""
+    context = multiprocessing.get_context("spawn")
+    at = seeds.start
+    while at < seeds.stop:
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=_work, args=(name, range(at, seeds.stop), theirs))
+        process.start()
+        theirs.close()
+        patience = 120.0  # it starts
+        try:
+            while at < seeds.stop:
+                if not ours.poll(patience):
+                    yield at, f"hang of more than {patience} s", 0
+                    at += 1
+                    break
+                yield ours.recv()
+                at, patience = at + 1, LIMIT
+        except EOFError:
+            yield at, f"crash: exit code {process.exitcode}", 0
+            at += 1
+        finally:
+            process.kill()
+            process.join()
+
+
+def main() -> int:
+    """Runs the cases and prints a summary."""
+    options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    options.add_argument("--cases", type=int, default=10_000)
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--reader", choices=READERS, action="append")
+    given = options.parse_args()
+    names = given.reader or list(READERS)
+    shares = sum(READERS[name].share for name in names)
+    failed = 0
+    for name in names:
+        began, counts, most = time.monotonic(), Counter(), 0
+        cases = max(1, given.cases * READERS[name].share // shares)
+        for done, (seed, verdict, grown) in enumerate(
+            run_reader(name, range(given.seed, given.seed + cases)), 1
+        ):
+            most = max(most, grown)
+            counts[verdict if verdict in ("read", "refused") else "failed"] += 1
+            if verdict not in ("read", "refused"):
+                print(f"{name}, seed {seed}: {verdict}", flush=True)
+            if done % 100 == 0:
+                print(f"  {name}: {done} of {cases}", flush=True)
+        failed += counts["failed"]
+        print(
+            f"{name}: {cases} cases, {counts['read']} read as the reference reads them, "
+            f"{counts['refused']} refused, {counts['failed']} failed; {most} MiB more at most; "
+            f"{time.monotonic() - began:.0f} s",
+            flush=True,
+        )
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"""What people give as data by mistake: one sentence that names it and the cure.
+
+Downloads, checksums and full disks: test_fetch.py. HDF5 files of something else: test_hdf5.py.
+"""
+
+import numpy as np
+import optax
+import pytest
+
+import fedbridge as fb
+from fedbridge.jax_core import ClientDataError
+
+
+def refused(match, call):
+    with pytest.raises(ClientDataError, match=match) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def images(label):
+    pixels = np.zeros((2, 28, 28), np.float32)
+    return fb.from_clients({"a": {"pixels": pixels, "label": np.array([0, label], np.int32)}})
+
+
+def test_a_client_that_does_not_exist():
+    data = images(1)
+    words = "client 'zz': there is no such client; `client_ids` lists"
+    refused(words, lambda: data.client("zz"))
+    refused(words, lambda: data.cohort(["zz"], fb.Batches(batch_size=2)))
+
+
+def test_ragged_features():
+    rows = {"a": {"x": [[1, 2], [3]], "y": [1, 2]}}
+    refused("client 'a', feature 'x': its rows differ in shape", lambda: fb.from_clients(rows))
+
+
+def test_a_label_outside_the_classes():
+    process = fb.algorithms.fed_avg(fb.models.emnist_mlp(), optax.sgd(0.1))
+    cohort = images(62).cohort(["a"], fb.Batches(batch_size=2))
+    words = "feature .label. of the cohort: it holds the label 62, .* classes 0 to 61"
+    refused(words, lambda: process.next(process.initialize(), cohort))
+
+
+def test_a_vocabulary_smaller_than_asked(tmp_path):
+    (tmp_path / "stackoverflow.word_count").write_text("the 12\nto 9\n")
+    words = "word_count: it has 2 words, fewer than the 3 asked for; ask for a smaller"
+    refused(words, lambda: fb.datasets.stackoverflow.load_word_counts(tmp_path, 3))
+
+
+def test_a_folder_of_data_without_the_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDBRIDGE_DATA", str(tmp_path))
+    words = "it holds neither shakespeare.sqlite nor shakespeare.sqlite.lzma; name a folder"
+    refused(words, fb.datasets.shakespeare.load_data)
