@@ -14,6 +14,7 @@ import fedbridge as fb
 from fedbridge import tff
 from fedbridge.cli import app
 from fedbridge.tff import _client_batches, _run
+from fedbridge.tff_io import write_sql
 
 RNG = np.random.default_rng(0)
 SIZES = [[3, 3, 1], [], [3, 2]]
@@ -196,12 +197,27 @@ def test_a_name_that_is_not_there(name, words):
             r"build_federated_averaging_process\(stateful_delta=...\) has no counterpart",
         ),
         (lambda: tff.federated_computation(lambda x: x), "tff.federated_computation"),
-        (lambda: tff.simulation.datasets.emnist.load_data(cache_dir="/nowhere"), "there is no"),
     ],
 )
 def test_bad_input_is_one_sentence(call, words):
     with pytest.raises(fb.FedbridgeError, match=words):
         call()
+
+
+def test_data_sets_are_fetched_as_ever(tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDBRIDGE_MIRROR", str(tmp_path))
+    with pytest.raises(fb.ClientDataError, match="there is no such file in the mirror"):
+        tff.simulation.datasets.emnist.load_data(cache_dir=str(tmp_path / "cache"))
+    write_sql(
+        tmp_path / "emnist_all.sqlite",
+        {
+            f"{kind}_{part}": {"a": {"label": np.array([1]), "pixels": np.ones((1, 28, 28), "f")}}
+            for kind in ("digits_only", "all")
+            for part in ("train", "test")
+        },
+    )
+    train, test = tff.simulation.datasets.emnist.load_data(cache_dir=str(tmp_path))
+    assert train.client_ids == test.client_ids == ["a"]
 
 
 def test_clients_without_batches():

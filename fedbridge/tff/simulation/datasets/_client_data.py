@@ -124,6 +124,11 @@ class ArraysClientData(ClientData):
         return self._function(self._ids[0]).element_spec
 
 
+def as_client_data(*data: FederatedArrays) -> tuple[ClientData, ...]:
+    """Packed arrays as TFF's client data."""
+    return tuple(map(ArraysClientData, data))
+
+
 class _FromFunction(ClientData):
     def __init__(self, client_ids: Iterable[str], function: Callable[[Any], Any]):
         self._ids, self._function = list(client_ids), function
