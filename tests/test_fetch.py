@@ -149,6 +149,15 @@ def test_the_checksum_of_the_first_time_is_kept(server, packed, tmp_path):
     assert not path.exists()
 
 
+@pytest.mark.parametrize("known", ["{", "3", '{"emnist_all.sqlite.lzma": 3}'])
+def test_damaged_checksums_are_named(packed, tmp_path, known):
+    (tmp_path / "emnist_all.sqlite.lzma").write_bytes(packed)
+    (tmp_path / "checksums.json").write_text(known)
+    with pytest.raises(ClientDataError, match=r"checksums\.json: it is damaged.*remove it"):
+        fetch("emnist", tmp_path, mirror=tmp_path)
+    assert not (tmp_path / "emnist_all.sqlite").exists()
+
+
 def test_a_damaged_file_leaves_nothing(server, packed, tmp_path):
     server.files["emnist_all.sqlite.lzma"] = packed[: len(packed) // 2]
     with pytest.raises(ClientDataError, match="emnist_all.*truncated or damaged.*fetch it again"):

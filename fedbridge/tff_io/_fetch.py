@@ -289,7 +289,10 @@ def _recorded(folder: Path) -> dict[str, str]:
     if not file.is_file():
         return {}
     try:
-        return dict(json.loads(file.read_bytes()))
+        known = dict(json.loads(file.read_bytes()))
+        if not all(isinstance(checksum, str) for checksum in known.values()):
+            raise ValueError("a checksum is no text")
+        return known
     except (ValueError, TypeError) as error:
         raise ClientDataError(f"{file}: it is damaged ({error}); remove it.") from error
 
