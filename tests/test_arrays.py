@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
+import fedbridge as fb
 from fedbridge.jax_core import ClientDataError, FederatedArrays, Fraction255, Ragged
 from fedbridge.jax_core._arrays import decode_columns, encode_column, num_rows, take_rows
 
@@ -168,3 +169,24 @@ def test_the_data_describe_themselves():
     assert repr(toy()) == (
         "FederatedArrays(3 clients, 6 examples: x float32[2] as 255ths, y int64[], s strings)"
     )
+
+
+def test_a_shuffle_without_a_seed_belongs_to_seed_round_client_and_occurrence():
+    rows = {"x": np.arange(40, dtype=np.int32)}
+    data = fb.from_clients({"a": rows, "b": rows})
+    batches = fb.Batches(batch_size=40, shuffle_buffer=40)
+
+    def order(client_ids=("a",), at=0, **given):
+        return data.cohort(list(client_ids), batches, **given).streams["train"].rows[at].tolist()
+
+    first = order(round=3, seed=5)
+    assert first == order(round=3, seed=5) == order(["b", "a"], 1, round=3, seed=5)
+    others = [order(round=4, seed=5), order(round=3, seed=6), order(["a", "a"], 1, round=3, seed=5)]
+    others.append([row - 40 for row in order(["b"], round=3, seed=5)])
+    two = data.cohort(["a"], {"train": batches, "test": batches}, round=3, seed=5).streams
+    others.append(two["test"].rows[0].tolist())
+    assert sorted(first) == list(range(40))
+    for number, other in enumerate(others):
+        assert sorted(other) == list(range(40))
+        assert other not in [first, *others[:number]]
+    order(round=0, seed=-1)  # as jax.random.key takes them

@@ -10,6 +10,7 @@ from problems import clients, linear_model
 import fedbridge as fb
 
 BATCHES = fb.Batches(batch_size=4, shuffle_buffer=5, seed=3)
+UNSEEDED = fb.Batches(batch_size=3, num_epochs=2, shuffle_buffer=10)
 
 
 def process():
@@ -20,13 +21,14 @@ def same(a, b):
     return jax.tree.all(jax.tree.map(np.array_equal, a, b))
 
 
-def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path):
+@pytest.mark.parametrize("batches", [BATCHES, UNSEEDED], ids=["seeded", "unseeded"])
+def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path, batches):
     data = fb.from_clients(clients([7, 5, 6, 9]))
     sampler = fb.samplers.uniform(2, seed=1)
-    straight = fb.train(process(), data, BATCHES, rounds=4, sampler=sampler)
+    straight = fb.train(process(), data, batches, rounds=4, sampler=sampler)
     file = tmp_path / "run.state"
-    fb.train(process(), data, BATCHES, rounds=2, sampler=sampler, checkpoint=file)
-    rest = fb.train(process(), data, BATCHES, rounds=4, sampler=sampler, checkpoint=file)
+    fb.train(process(), data, batches, rounds=2, sampler=sampler, checkpoint=file)
+    rest = fb.train(process(), data, batches, rounds=4, sampler=sampler, checkpoint=file)
     assert same(straight.state, rest.state)
     assert same(straight.metrics[2:], rest.metrics)
     assert [f.name for f in tmp_path.iterdir()] == ["run.state"]

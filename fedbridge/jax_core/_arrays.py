@@ -358,8 +358,9 @@ class FederatedArrays:
             client_ids: Who takes part, in this order; the same client may come twice.
             batches: A `Pipeline`: how a client's examples become batches. Or one for each named
                 stream: personalization has "train" and "test".
-            round: With `seed` and the client's id it fixes the keys of dropout, of samples and of
-                the noise of differential privacy. A loop counts it up, as `fb.train` does: rounds
+            round: With `seed` and the client's id it fixes the order of shuffles without a seed of
+                their own, the keys of dropout, of samples and of the noise of differential
+                privacy. A loop counts it up, as `fb.train` does: rounds
                 of one number draw the same, and noise that is drawn twice hides nothing.
             seed: See `round`.
 

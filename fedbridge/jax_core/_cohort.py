@@ -220,10 +220,7 @@ def make_cohort(
     key = jax.random.fold_in(jax.random.key(seed), round)
     clients = max(len(stream.step_offsets) - 1 for stream in streams.values())
     hashes = np.zeros(clients, np.uint32)
-    seen: dict[str, int] = {}
-    for i, client_id in enumerate(client_ids):
-        occurrence = seen[client_id] = seen.get(client_id, -1) + 1
-        hashes[i] = zlib.crc32(f"{client_id}\0{occurrence}".encode())
+    hashes[: len(client_ids)] = _client_hashes(client_ids)
     num_clients = np.int32(len(client_ids))
     return Cohort(features, streams, num_clients, key, hashes, decode=decode)
 
@@ -245,8 +242,19 @@ def cohort_of(
             f"the data has more rows than the {2**31} that a plan can count; split it with "
             "`data.select`."
         )
+    hashes = _client_hashes(client_ids)
+
+    def plan(name: str, pipeline: Pipeline, client: int) -> ClientPlan:
+        rng = None
+        if not pipeline.seeded:
+            stream = zlib.crc32(name.encode())
+            rng = np.random.default_rng([seed % 2**63, round % 2**63, hashes[client], stream])
+        client_id = client_ids[client]
+        offsets = data.client_element_offsets(client_id)
+        return pipeline.plan(data.num_examples(client_id), rng, element_offsets=offsets)
+
     streams = {
-        name: join_plans([_plan(data, client_id, pipeline) for client_id in client_ids], first_rows)
+        name: join_plans([plan(name, pipeline, c) for c in range(len(client_ids))], first_rows)
         for name, pipeline in pipelines.items()
     }
     cohort = make_cohort(
@@ -256,6 +264,11 @@ def cohort_of(
     return dataclasses.replace(cohort, residence=data.residence if has_rows else None)
 
 
-def _plan(data: FederatedArrays, client_id: str, pipeline: Pipeline) -> ClientPlan:
-    element_offsets = data.client_element_offsets(client_id)
-    return pipeline.plan(data.num_examples(client_id), element_offsets=element_offsets)
+def _client_hashes(client_ids: Sequence[str]) -> list[int]:
+    """A number for each client, by its id and by how often the cohort had it before."""
+    seen: dict[str, int] = {}
+    hashes = []
+    for client_id in client_ids:
+        occurrence = seen[client_id] = seen.get(client_id, -1) + 1
+        hashes.append(zlib.crc32(f"{client_id}\0{occurrence}".encode()))
+    return hashes

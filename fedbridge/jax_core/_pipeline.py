@@ -283,6 +283,11 @@ class Pipeline(NamedTuple):
         """Forms batches of `size` rows; the last may be smaller, or is dropped."""
         return self._then("batch", _Batch(_integer("batch", "size", size, least=1), drop_remainder))
 
+    @property
+    def seeded(self) -> bool:
+        """Whether every shuffle has a seed, so that a plan is always the same."""
+        return all(step.seeds for step in self.steps if isinstance(step, _Shuffle))
+
     def plan(
         self,
         size: SupportsIndex,
@@ -320,7 +325,7 @@ class Pipeline(NamedTuple):
             ends = np.cumsum(counts)
             rows = np.repeat(starts - ends + counts, counts) + np.arange(counts.sum())
             return self.steps[-1].plan(rows)
-        if all(step.seeds for step in self.steps if isinstance(step, _Shuffle)):
+        if self.seeded:
             return _first_plan(self, size)
         return next(self.plans(size, rng))
 

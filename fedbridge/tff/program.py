@@ -74,7 +74,7 @@ class FileProgramStateManager:
     ):
         Path(root_dir).mkdir(parents=True, exist_ok=True)
         self._root, self._prefix = root_dir, prefix
-        self._keep = dict(
+        self._keep: dict[str, Any] = dict(
             keep_total=max(keep_total, 0), keep_first=keep_first, keep_every_k=keep_every_k
         )
 

@@ -183,9 +183,8 @@ def _download(url: str, target: Path, checksum: str | None, progress: Progress) 
         found = _compared(Path(aside), url, checksum)
 
     pooch.get_logger().setLevel("WARNING")
-    pooch.retrieve(
-        url, known_hash=None, fname=target.name, path=target.parent, downloader=downloader
-    )
+    place: Any = downloader  # pooch's protocol knows more than it needs
+    pooch.retrieve(url, known_hash=None, fname=target.name, path=target.parent, downloader=place)
     return found
 
 
