@@ -197,13 +197,15 @@ def demo(json: _Json = None, report: _Report = Path("fedbridge-demo")) -> None:
     "Exit codes: 0 the script can be checked, 1 it cannot, 2 an error."
 )
 def lint(script: _Script, json: _Json = None) -> None:
-    """List the TFF names a script uses, what each becomes, and whether it can be checked."""
+    """List the TFF names a script uses, what each becomes, and whether it can be checked or run."""
     from fedbridge.bridge.lint import lint as look
+    from fedbridge.tff._errors import runs
 
     _check_targets(json, None)
     found = look(script)
-    _show_lint(console_for(json), found)
-    _save_json(json, found._asdict())
+    not_run = [name.symbol for name in found.names if not runs(name.symbol)]
+    _show_lint(console_for(json), found, not_run)
+    _save_json(json, found._asdict() | {"not_run": not_run})
     raise typer.Exit(0 if found.checkable else 1)
 
 
@@ -326,7 +328,7 @@ def _display(console: Console, total: int | None = None) -> Any:
     return Display(console, total)
 
 
-def _show_lint(console: Console, found: Any) -> None:
+def _show_lint(console: Console, found: Any, not_run: list[str]) -> None:
     from fedbridge.bridge.terminal import lint_table
 
     console.print(lint_table(found.names, console.width))
@@ -335,3 +337,5 @@ def _show_lint(console: Console, found: Any) -> None:
     for note in found.notes:
         say(console, f"note: {note}")
     say(console, "The script can be checked." if found.checkable else "It cannot be checked.")
+    cannot = f"`fedbridge run` has no {', '.join(not_run)}."
+    say(console, cannot if not_run else "`fedbridge run` has all its names of TFF.")

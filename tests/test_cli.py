@@ -58,6 +58,8 @@ def stand_ins(monkeypatch):
         [Name("tff.learning.x", "3", "0.1 to 0.20", "tff.y", "checked")], [], ["a note"], True
     )
     module("fedbridge.bridge.lint", lint=remember("lint", lambda: linted), Name=Name)
+    module("fedbridge.tff")
+    module("fedbridge.tff._errors", runs=lambda symbol: symbol != "tff.learning.x")
     module(
         "fedbridge.tff_io",
         generate_emnist=remember("generate", lambda: "FILE"),
@@ -209,7 +211,10 @@ def test_lint_lists_names_and_judges(stand_ins, monkeypatch, tmp_path):
     assert done.exit_code == 0
     assert "tff.learning.x" in done.output
     assert "The script can be checked." in done.output
-    assert json.loads((tmp_path / "lint.json").read_text())["checkable"] is True
+    assert "`fedbridge run` has no tff.learning.x." in done.output
+    written = json.loads((tmp_path / "lint.json").read_text())
+    assert written["checkable"] is True
+    assert written["not_run"] == ["tff.learning.x"]
 
     refused = Lint([], ["dropout cannot be compared"], [], False)
     monkeypatch.setitem(
@@ -220,6 +225,7 @@ def test_lint_lists_names_and_judges(stand_ins, monkeypatch, tmp_path):
     done = invoke("lint", "train.py")
     assert done.exit_code == 1
     assert "dropout cannot be compared" in done.output
+    assert "`fedbridge run` has all its names of TFF." in done.output
 
 
 def test_the_doctor_names_the_cure(monkeypatch):

@@ -1,5 +1,6 @@
 """What the namespace says about names that it has not, and about what it leaves out."""
 
+import operator
 import types
 import warnings
 from collections.abc import Callable
@@ -73,3 +74,19 @@ def refuse(symbol: str) -> NoReturn:
     near = eras.nearest(symbol)
     cure = f"the nearest name is {near}" if near else "`fedbridge lint` lists the names"
     raise MissingNameError(f"no TFF has {symbol}; {cure}.")
+
+
+def runs(symbol: str) -> bool:
+    """Whether the namespace has a name of TFF.
+
+    Example:
+        >>> runs("tff.learning.algorithms.build_fed_eval"), runs("tff.federated_map")
+        (True, False)
+    """
+    import fedbridge.tff
+
+    try:
+        operator.attrgetter(symbol.partition(".")[2])(fedbridge.tff)
+    except AttributeError:
+        return False
+    return True
