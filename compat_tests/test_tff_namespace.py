@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fedbridge import tff as ours
+from fedbridge.tff import _pipelines
 from fedbridge.tff._client_batches import cohort
 
 ROWS = {f"c{i}": np.arange(100 * i, 100 * i + n) for i, n in enumerate((7, 12, 3, 5))}
@@ -126,3 +127,59 @@ def test_the_sampler_draws_the_same_clients(tff):
             for t in (tff, ours)
         ]
         assert [pair[0](r, 4) for r in range(6)] == [pair[1](r, 4) for r in range(6)]
+
+
+def test_a_fixed_pipeline_is_read_once_and_is_known_when_it_is_made_again(monkeypatch):
+    import tensorflow as tf
+
+    cache = _pipelines._Cache(1 << 20)
+    monkeypatch.setattr(_pipelines, "_CACHE", cache)
+    steps = {
+        "map": lambda d: d.map(lambda x: x + 1),
+        "filter": lambda d: d.filter(lambda x: x % 2 == 0),
+        "other numbers": lambda d: d.map(lambda x: x + 2),
+    }
+    orders = {}
+    for name, step in steps.items():
+        make = lambda step=step: step(tf.data.Dataset.range(12)).shuffle(5, seed=1).batch(4)
+        orders[name] = in_cohort(make())
+        size = len(cache._batches)
+        assert in_cohort(make()) == orders[name]
+        assert len(cache._batches) == size, name
+    # `in_cohort` appends a map of its own; what differs is known apart.
+    assert len(cache._batches) == len(steps)
+    assert len({tuple(order) for order in orders.values()}) == len(steps)
+
+    def looked_up(factor):
+        """By a table, whose content the graph does not show."""
+        keys = tf.range(9, dtype=tf.int64)
+        table = tf.lookup.StaticHashTable(
+            tf.lookup.KeyValueTensorInitializer(keys, keys * factor), -1
+        )
+        return table.lookup
+
+    def numbered(x):
+        calls.append(int(x))
+        return x + len(calls)
+
+    assert in_cohort(tf.data.Dataset.range(4).map(looked_up(2)).batch(4)) == [0, 2, 4, 6]
+    assert in_cohort(tf.data.Dataset.range(4).map(looked_up(3)).batch(4)) == [0, 3, 6, 9]
+    calls = []
+    for changing in (
+        tf.data.Dataset.range(50).shuffle(50),
+        tf.data.Dataset.range(50).map(lambda x: x + tf.random.uniform([], 0, 99, tf.int64)),
+        tf.data.Dataset.range(50).map(lambda x: tf.numpy_function(numbered, [x], tf.int64)),
+    ):
+        batches = changing.map(lambda x: tf.reshape(x, [])).batch(10)
+        assert in_cohort(batches) != in_cohort(batches)
+    assert len(cache._batches) == len(steps)
+
+
+def test_the_cache_keeps_to_its_room():
+    cache = _pipelines._Cache(100)
+    for key in (b"a", b"b", b"c"):
+        cache.put(key, [{"x": np.zeros(5)}])
+        cache.get(b"a")
+    assert cache.get(b"b") is None
+    assert cache.get(b"a") is not None
+    assert cache.get(b"c") is not None

@@ -1,11 +1,8 @@
 """The data that a script passes to `process.next`, as a cohort.
 
-A client is a `tf.data.Dataset` of batches, or a list of them. TFF restarts a seeded pipeline in
-every call and draws an unseeded one anew. Iterating the script's own object does neither, so its
-graph is built a second time in every call, as TFF does (its data sets travel as graphs).
+A client is a `tf.data.Dataset` of batches, or a list of them.
 """
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,9 +10,8 @@ import numpy as np
 
 from fedbridge.jax_core import ClientDataError, Cohort, make_cohort, make_stream
 from fedbridge.jax_core._cohort import TRAIN, batch_matrix, narrow
+from fedbridge.tff._pipelines import Columns, is_dataset, read
 from fedbridge.tff_io._client_data import leaves_by_name, name_leaves
-
-Columns = dict[str, np.ndarray]
 
 
 def cohort(client_data: Any, round: int) -> Cohort:
@@ -40,7 +36,7 @@ def cohort(client_data: Any, round: int) -> Cohort:
             f"federated data must be a list with one entry a client, not "
             f"{type(client_data).__name__}; pass [dataset, ...]."
         )
-    if _is_dataset(client_data):
+    if is_dataset(client_data):
         raise ClientDataError(
             "federated data must be a list with one tf.data.Dataset a client, not one dataset; "
             "pass [dataset]."
@@ -80,18 +76,25 @@ def _concatenated(clients: Sequence[tuple[list[Columns], Columns]], names: list[
 
 def _read(client: Any, where: str) -> tuple[list[Columns], Columns]:
     """The batches of a client, and its features without rows, as far as they are known."""
-    if _is_dataset(client):
+    empty: Columns = {}
+    if is_dataset(client):
         structure = name_leaves(client.element_spec)
-        empty = {
-            name: np.zeros([n or 0 for n in spec.shape][1:], spec.dtype.as_numpy_dtype)[None][:0]
-            for name, spec in leaves_by_name(structure, client.element_spec)
-        }
-        batches = _restarted(client).as_numpy_iterator()
+        for name, spec in leaves_by_name(structure, client.element_spec):
+            shape = [size or 0 for size in spec.shape][1:]
+            empty[name] = np.zeros((0, *shape), spec.dtype.as_numpy_dtype)
+        found = read(client, structure)
     else:
-        empty, batches, structure = {}, iter(client), None
+        found = _named(list(client), where)
+    for number, batch in enumerate(found, 1):
+        _check_rows(batch, f"{where}, batch {number}")
+    return found, empty
+
+
+def _named(batches: list[Any], where: str) -> list[Columns]:
+    """Batches with names for their features."""
+    structure = name_leaves(batches[0]) if batches else None
     found: list[Columns] = []
     for number, batch in enumerate(batches, 1):
-        structure = name_leaves(batch) if structure is None else structure
         try:
             named = {k: np.asarray(v) for k, v in leaves_by_name(structure, batch)}
         except (KeyError, TypeError, ValueError):
@@ -99,9 +102,8 @@ def _read(client: Any, where: str) -> tuple[list[Columns], Columns]:
                 f"{where}, batch {number}: it has another structure than the first; give all "
                 "batches the same features."
             ) from None
-        _check_rows(named, f"{where}, batch {number}")
         found.append(named)
-    return found, empty
+    return found
 
 
 def _check_rows(batch: Columns, where: str) -> None:
@@ -111,26 +113,3 @@ def _check_rows(batch: Columns, where: str) -> None:
             f"{where}: its features have the numbers of rows {rows}; batch the data set with "
             "`.batch(size)`."
         )
-
-
-def _is_dataset(value: Any) -> bool:
-    """Whether it is a `tf.data.Dataset`; TensorFlow need not be there to ask."""
-    return hasattr(value, "element_spec") and hasattr(value, "_variant_tensor")
-
-
-def _restarted(dataset: Any) -> Any:
-    """The same pipeline, built anew from its graph, with its seeds at their beginning."""
-    import tensorflow as tf
-
-    written = tf.raw_ops.DatasetToGraphV2(input_dataset=dataset._variant_tensor).numpy()
-    graph = tf.compat.v1.GraphDef.FromString(written)
-    for node in graph.node:
-        for handle in node.attr["value"].tensor.resource_handle_val if node.op == "Const" else ():
-            # The generator that has counted the iterations so far. A name that is not known yet
-            # makes the shuffle start one of its own, as in TFF's worker, another process.
-            handle.name = f"{handle.name} of call {next(_CALLS)}"
-    variant = tf.raw_ops.DatasetFromGraph(graph_def=graph.SerializeToString())
-    return tf.data.experimental.from_variant(variant, dataset.element_spec)
-
-
-_CALLS = itertools.count()
