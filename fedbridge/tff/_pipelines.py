@@ -129,7 +129,7 @@ def _is_fixed(graph: Any) -> bool:
     Its shuffles have seeds, and nothing else in it keeps or draws anything: no operation that
     TensorFlow calls stateful, and no resource, such as a table, whose content the graph hides.
     """
-    from tensorflow.python.framework import op_def_registry
+    from tensorflow.python.framework import op_def_registry  # pyright: ignore
 
     constants = {node.name: node.attr["value"].tensor for node in graph.node if node.op == "Const"}
     functions = {function.signature.name for function in graph.library.function}
