@@ -155,9 +155,9 @@ def test_execution_contexts_are_taken_and_dropped():
     [
         ("learning.build_fedavg", "the nearest name is tff.learning.algorithms.build_weighted"),
         ("simulation.models.from_keras_model", "nearest name is tff.learning.models.from_keras"),
-        ("learning.algorithms.build_fed_recon", "does not run on JAX yet"),
+        ("learning.algorithms.build_fed_recon", "is not in fedbridge.tff yet"),
         ("learning.TrainableModel", "is no longer in TFF"),
-        ("program.FilteringReleaseManager", "does not run on JAX yet"),
+        ("program.FilteringReleaseManager", "is not in fedbridge.tff yet"),
         ("backends.xla", "tff.backends.xla"),
     ],
 )
@@ -249,11 +249,29 @@ def test_a_script_runs_with_its_arguments(tmp_path):
     assert (done.returncode, done.stdout) == (0, "b'Hello' ['--rounds', '3']\n"), done.stderr
 
 
+def test_two_dashes_may_stand_before_the_arguments(tmp_path):
+    assert run(tmp_path, "", "--", "--rounds=1").stdout == "b'Hello' ['--rounds=1']\n"
+
+
 def test_what_does_not_run_names_the_line(tmp_path):
     done = run(tmp_path, "tff.learning.build_fedavg()")
     assert done.returncode == 2
     assert done.stderr.startswith(f"fedbridge: {tmp_path}/script.py, line 5: no TFF has")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "then, words",
+    [
+        ("import tensorflow_federated.python.learning", "is a private part of TFF"),
+        ("import tensorflow", "the script needs TensorFlow"),
+    ],
+)
+def test_a_module_that_is_not_there(tmp_path, then, words):
+    done = run(tmp_path, then)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"fedbridge: {tmp_path}/script.py, line 5: ")
+    assert words in done.stderr
 
 
 def test_an_exception_of_the_script_is_its_own(tmp_path):

@@ -61,6 +61,7 @@ _DATASETS = "tff.simulation.datasets."
 
 # name without "tff.", first tag, last tag, the name in 0.87.0 ("=": the same), status, note
 _TABLE: tuple[tuple[str, str, str, str, str, str], ...] = (
+    ("__version__", "", "HEAD", "=", IGNORED, ""),
     # models
     ("learning.models.from_keras_model", "0.49", "HEAD", "=", CHECKED, ""),
     ("learning.from_keras_model", "0.1", "0.52", _KERAS, CHECKED, ""),

@@ -8,7 +8,8 @@ from fedbridge.tff._run import run
 if len(sys.argv) < 2:
     sys.exit("usage: python -m fedbridge.tff SCRIPT [ARGS]")
 try:
-    code = run(sys.argv[1], sys.argv[2:])
+    arguments = sys.argv[2:]
+    code = run(sys.argv[1], arguments[1:] if arguments[:1] == ["--"] else arguments)
 except FedbridgeError as error:
     print(f"fedbridge: {error}", file=sys.stderr)
     code = 2

@@ -1,5 +1,6 @@
 """The arguments of TFF's builders, as the core takes them."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ def model(model_fn: Any) -> fc.Model:
                 f"model_fn must be a function without arguments that returns a model, not "
                 f"{type(model_fn).__name__}; write `def model_fn(): return from_keras_model(...)`."
             )
+        _number_names_anew()
         made = model_fn()
     if not isinstance(made, fc.Model):
         raise fc.ModelError(
@@ -69,3 +71,11 @@ def no_distributor(given: Any) -> None:
 
 BROADCAST = "broadcast"
 """What `build_broadcast_process` gives: the model is sent as it is."""
+
+
+def _number_names_anew() -> None:
+    """A second `AUC()` is "auc_1" to Keras 2; TFF calls `model_fn` in a graph of its own."""
+    backend = getattr(getattr(sys.modules.get("tensorflow"), "keras", None), "backend", None)
+    reset = getattr(backend, "reset_uids", None)
+    if reset is not None:
+        reset()

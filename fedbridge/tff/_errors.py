@@ -68,8 +68,8 @@ def refuse(symbol: str) -> NoReturn:
             cure = instead or "; `fedbridge lint` says what else the script needs"
             raise MissingNameError(f"{symbol} is no longer in TFF{why}{cure}.")
         raise MissingNameError(
-            f"{symbol} does not run on JAX yet{why}; `fedbridge check` runs it under the real TFF, "
-            "and docs/migration.md lists what there is."
+            f"{symbol} is not in fedbridge.tff yet{why}; docs/migration.md lists what is, and "
+            "`fedbridge check` runs a script under the real TFF."
         )
     near = eras.nearest(symbol)
     cure = f"the nearest name is {near}" if near else "`fedbridge lint` lists the names"

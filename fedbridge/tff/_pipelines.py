@@ -131,7 +131,7 @@ def _is_fixed(graph: Any) -> bool:
     """
     from tensorflow.python.framework import op_def_registry  # pyright: ignore
 
-    constants = {node.name: node.attr["value"].tensor for node in graph.node if node.op == "Const"}
+    constants = {n.name: n.attr["value"].tensor for n in graph.node if n.op == "Const"}
     functions = {function.signature.name for function in graph.library.function}
     for node in _nodes(graph):
         if "Shuffle" in node.op:

@@ -43,14 +43,31 @@ def run(script: str | os.PathLike[str], arguments: Sequence[str] = ()) -> int:
         if where is None:
             raise
         raise ScriptError(f"{script}, {where.text}: {error}") from error
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if missing.split(".")[0] not in ("tensorflow_federated", "tensorflow"):
+            return _show(error, script)
+        where = scripts.place(script, error)
+        cure = (
+            "the script needs TensorFlow: install it beside fedbridge, `pip install tensorflow`"
+            if missing.split(".")[0] == "tensorflow"
+            else f"{missing} is a private part of TFF, of which fedbridge.tff has nothing; import "
+            "the public name, which `fedbridge lint` says"
+        )
+        raise ScriptError(f"{script}, {where.text if where else 'an import'}: {cure}.") from error
     except SystemExit as error:
         return _exit_code(error)
     except Exception as error:
-        traceback.print_exception(error.with_traceback(_of_script(error, str(script))))
-        return 1
+        return _show(error, script)
     finally:
         warnings.showwarning = previous
     return 0
+
+
+def _show(error: Exception, script: str | os.PathLike[str]) -> int:
+    """Prints an exception of the script as Python does, and gives the exit code."""
+    traceback.print_exception(error.with_traceback(_of_script(error, str(script))))
+    return 1
 
 
 def _of_script(error: Exception, script: str) -> types.TracebackType | None:
