@@ -7,6 +7,7 @@ the script makes it anew in every round: it is known by its graph.
 """
 
 import hashlib
+import importlib
 import itertools
 from collections import OrderedDict
 from typing import Any
@@ -129,8 +130,7 @@ def _is_fixed(graph: Any) -> bool:
     Its shuffles have seeds, and nothing else in it keeps or draws anything: no operation that
     TensorFlow calls stateful, and no resource, such as a table, whose content the graph hides.
     """
-    from tensorflow.python.framework import op_def_registry  # pyright: ignore
-
+    registry: Any = importlib.import_module("tensorflow.python.framework.op_def_registry")
     constants = {n.name: n.attr["value"].tensor for n in graph.node if n.op == "Const"}
     functions = {function.signature.name for function in graph.library.function}
     for node in _nodes(graph):
@@ -139,7 +139,7 @@ def _is_fixed(graph: Any) -> bool:
             if not any(seed is not None and _integer(seed) for seed in seeds):
                 return False
         elif "Dataset" not in node.op and node.op != "_Retval":
-            known = node.op in functions or op_def_registry.get(node.op)
+            known = node.op in functions or registry.get(node.op)
             if not known or (known is not True and known.is_stateful):
                 return False
         if "Generator" in node.op or "Sample" in node.op or "Random" in node.op:
