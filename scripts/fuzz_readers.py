@@ -9,6 +9,7 @@ Google's protobuf, h5py, json and numpy. Exit code 1 where any case failed.
 """
 
 import argparse
+import contextlib
 import io
 import json
 import multiprocessing
@@ -80,7 +81,7 @@ def damaged(whole: bytes, rng: np.random.Generator) -> bytes:
 
 def _damaged_record(whole: bytes, rng: np.random.Generator) -> bytes:
     """An SQLite file with one damaged record, or one of another type."""
-    with sqlite3.connect(":memory:") as connection:
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
         connection.deserialize(whole)
         rows = connection.execute("SELECT rowid, serialized_example_proto FROM examples").fetchall()
         row, record = rows[int(rng.integers(len(rows)))]
