@@ -6,6 +6,7 @@ The steps are the commands that a user types, each in processes of its own, time
 Memory is that of a command and all its processes together, looked at twenty times a second.
 """
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -104,7 +105,7 @@ def _compare(file: Path, out: Path, words: list[str]) -> int:
     some = fb.samplers.uniform(min(_CHECKED, converted.num_clients), seed=0)(
         0, converted.client_ids
     )
-    with sqlite3.connect(file) as connection:
+    with contextlib.closing(sqlite3.connect(file)) as connection:
         for client_id in some:
             rows = connection.execute(
                 "SELECT serialized_example_proto FROM examples WHERE client_id = ? AND "
