@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from fedbridge.bridge import eras, script
+from fedbridge.bridge.aliases import Aliases, imported, short
 from fedbridge.jax_core import ScriptError
 
-_TFF = "tensorflow_federated"
 _KERAS_OPTIMIZERS = {
     "SGD": "tff.learning.optimizers.build_sgdm",
     "Adam": "tff.learning.optimizers.build_adam",
@@ -122,7 +122,7 @@ class _Reader:
     """Collects over the pieces of a script; aliases live from cell to cell."""
 
     def __init__(self) -> None:
-        self.aliases: dict[str, str] = {}
+        self.aliases = Aliases()
         self.names: dict[str, Name] = {}
         self.obstacles: dict[str, None] = {}
         self.notes: dict[str, None] = {}
@@ -131,15 +131,13 @@ class _Reader:
         self.hints: set[int] = set()
 
     def read(self, tree: ast.AST, prefix: str) -> None:
-        # Imports first: a function's body may use what is imported below it.
+        self.aliases.read(tree)
         for node in ast.walk(tree):
             self._import(node, prefix)
-        for node in ast.walk(tree):
-            self._assignment(node)
         self._hello_world(tree)
         self._type_hints(tree)
         for node in _outermost(tree):
-            symbol = self._symbol(node)
+            symbol = self.aliases.symbol(node)
             line = f"{prefix}{node.lineno}"
             if symbol and symbol.startswith("tff."):
                 self._use(symbol, line, node)
@@ -168,47 +166,10 @@ class _Reader:
     # ------------------------------------------------------------------ names
 
     def _import(self, node: ast.AST, prefix: str) -> None:
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.asname:
-                    self.aliases[alias.asname] = alias.name
-                else:
-                    top = alias.name.partition(".")[0]
-                    self.aliases[top] = top
-                symbol = _short(alias.name)
-                if symbol.startswith("tff."):
-                    self._use(symbol, f"{prefix}{node.lineno}", node)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            for alias in node.names:
-                full = f"{node.module}.{alias.name}"
-                self.aliases[alias.asname or alias.name] = full
-                symbol = _short(full)
-                if symbol.startswith("tff.") and not eras.is_package(symbol):
-                    self._use(symbol, f"{prefix}{node.lineno}", node)
-
-    def _assignment(self, node: ast.AST) -> None:
-        if (
-            isinstance(node, ast.Assign)
-            and len(node.targets) == 1
-            and isinstance(node.targets[0], ast.Name)
-            and isinstance(node.value, ast.Attribute)
-            and (symbol := self._full(node.value))
-            and (symbol.startswith(_TFF) or "keras" in symbol)
-        ):
-            self.aliases.setdefault(node.targets[0].id, symbol)
-
-    def _full(self, node: ast.AST) -> str | None:
-        """The dotted name behind an expression, aliases resolved."""
-        if isinstance(node, ast.Name):
-            return self.aliases.get(node.id)
-        if isinstance(node, ast.Attribute):
-            base = self._full(node.value)
-            return f"{base}.{node.attr}" if base else None
-        return None
-
-    def _symbol(self, node: ast.AST) -> str | None:
-        full = self._full(node)
-        return _short(full) if full else None
+        for full, _ in imported(node):
+            symbol = short(full)
+            if symbol.startswith("tff."):
+                self._use(symbol, f"{prefix}{node.lineno}", node)  # type: ignore[attr-defined]
 
     def _use(self, symbol: str, line: str, node: ast.AST) -> None:
         if eras.is_package(symbol):
@@ -287,7 +248,7 @@ class _Reader:
 
     def _call(self, node: ast.Call, line: str) -> None:
         last = node.func.attr if isinstance(node.func, ast.Attribute) else ""
-        full = self._full(node.func) or ""
+        full = self.aliases.full(node.func) or ""
         if isinstance(node.func, ast.Name):
             last = full.rpartition(".")[2] or node.func.id
         keywords = {word.arg: word.value for word in node.keywords}
@@ -379,11 +340,6 @@ def _converted() -> dict[str, tuple[str, ...]]:
 
 def _at(line: str) -> str:
     return line if line.startswith("cell") else f"line {line}"
-
-
-def _short(full: str) -> str:
-    """`tensorflow_federated.learning.Model` as `tff.learning.Model`."""
-    return "tff" + full[len(_TFF) :] if full == _TFF or full.startswith(_TFF + ".") else full
 
 
 def _number(node: ast.expr | None) -> float:
