@@ -16,7 +16,7 @@ from fedbridge._cli_console import bar, console_for, say
 from fedbridge._cli_data import data_app
 from fedbridge._version import __version__
 from fedbridge.bridge.result import Result, to_json
-from fedbridge.jax_core import FedbridgeError
+from fedbridge.jax_core import FedbridgeError, ScriptError
 
 _VERDICT_CODES = {"match": 0, "differs": 1, "not comparable": 3}
 _EXIT_CODES = (
@@ -190,6 +190,38 @@ def demo(json: _Json = None, report: _Report = Path("fedbridge-demo")) -> None:
     from fedbridge.bridge.check import DEMO_TRACE
 
     _replay(DEMO_TRACE, json, report)
+
+
+@app.command(
+    epilog="Examples: [bold]fedbridge migrate train.py[/bold] (writes train_fedbridge.py) · "
+    "[bold]fedbridge migrate notebook.ipynb -o train.py[/bold]\n\n"
+    "Exit codes: 0 it is written, 2 the script needs what has no counterpart, or an error."
+)
+def migrate(
+    script: _Script,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="The new script, if not beside it."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite it.")] = False,
+) -> None:
+    """Write a TFF script anew against fedbridge's own API, beside the old one.
+
+    For the common shapes: client data, a tf.data pipeline, a Keras model, a builder and a loop. The
+    new script computes what `fedbridge run` computes for the old one. Nothing is run.
+    """
+    from fedbridge.bridge.migrate import migrate as migrated
+    from fedbridge.tff_io._files import write_whole
+
+    found = migrated(script)
+    target = output or script.with_name(f"{script.stem}_fedbridge.py")
+    if target.exists() and not force:
+        raise ScriptError(f"{target} is there already; give --force, or another --output.")
+    write_whole(target, lambda file: file.write_text(found.text, encoding="utf-8"))
+    console = console_for(None)
+    for note in found.notes:
+        say(console, f"note: {note}")
+    say(console, f"{target}: run it with `python {target}`.")
 
 
 @app.command(
