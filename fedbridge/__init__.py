@@ -17,6 +17,7 @@ from fedbridge.checkpoint import load as load, save as save
 from fedbridge.experiment import (
     TrainResult as TrainResult,
     central_eval as central_eval,
+    saved_round as saved_round,
     train as train,
 )
 from fedbridge.jax_core import (
