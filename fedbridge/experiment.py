@@ -140,7 +140,7 @@ def train(
             current, metrics = one_by_one(process.next)(current, some)
         if evaluate is not None and (last + size) % evaluate_every == 0:
             evaluation = evaluate(process.get_model_weights(current))
-            metrics = [*metrics[:-1], {**metrics[-1], "evaluation": evaluation}]
+            metrics = [*metrics[:-1], OrderedDict(metrics[-1], evaluation=evaluation)]
         history += metrics
         for round, measured in enumerate(metrics, last + 1):
             for call in on_round:
