@@ -29,6 +29,7 @@ class Task(enum.StrEnum):
     """The tasks, by TFF's names."""
 
     emnist_character_recognition = "emnist_character_recognition"
+    emnist_autoencoder = "emnist_autoencoder"
     stackoverflow_word_prediction = "stackoverflow_word_prediction"
 
 
@@ -55,7 +56,7 @@ def train(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", help="Of EMNIST: cnn_dropout or 2nn."),
+        typer.Option("--model", help="Of EMNIST's characters: cnn_dropout, cnn or 2nn."),
     ] = None,
     clients: Annotated[
         int | None, typer.Option("--clients", min=1, help="A round; default: as published.")

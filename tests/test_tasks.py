@@ -64,7 +64,7 @@ def test_another_seed_is_other_weights():
             lambda: fb.tasks.emnist.create_character_recognition_task(
                 SPEC, model_id="resnet18", use_synthetic_data=True
             ),
-            "model_id is 'resnet18'; it must be one of 'cnn_dropout', '2nn'",
+            "model_id is 'resnet18'; it must be one of 'cnn_dropout', 'cnn', '2nn'",
         ),
         (
             lambda: fb.tasks.stackoverflow.create_word_prediction_task(SPEC, vocab_size=0),
@@ -77,7 +77,8 @@ def test_arguments_out_of_range_are_refused(make, words):
         make()
 
 
-def test_a_files_text_is_converted_once_and_a_small_vocabulary_is_named(tmp_path):
+def test_a_files_text_is_converted_once_and_a_small_vocabulary_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(fb.models, "stackoverflow_lstm", lambda *args, **kwargs: None)
     rows = {k: [b"to be", b"or not to be"] for k in ("tokens", "title", "tags")}
     splits = {split: {"a": rows, "b": rows} for split in ("train", "heldout", "test")}
     fb.tff_io.write_sql(tmp_path / "stackoverflow.sqlite", splits)

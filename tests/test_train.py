@@ -106,7 +106,7 @@ def test_a_run_that_was_killed_and_resumed_leaves_the_same_bytes(data, tmp_path,
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"model": "3nn"}, "model_id is '3nn'; it must be one of 'cnn_dropout', '2nn'"),
+        ({"model": "3nn"}, "model_id is '3nn'; it must be one of 'cnn_dropout', 'cnn', '2nn'"),
         ({"task": "stackoverflow_word_prediction"}, "--model: this task has one model"),
     ],
 )

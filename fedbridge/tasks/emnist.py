@@ -1,11 +1,11 @@
-"""The task on EMNIST: recognize characters.
+"""Tasks on EMNIST: recognize characters, or reconstruct images.
 
-Reference: TFF's simulation/baselines/emnist/char_recognition_tasks.py.
+Reference: TFF's simulation/baselines/emnist/{char_recognition,autoencoder}_tasks.py.
 """
 
 import os
 
-from fedbridge import datasets, models
+from fedbridge import datasets, models, preprocessing
 from fedbridge.jax_core import FederatedArrays
 from fedbridge.preprocessing import ClientSpec
 from fedbridge.tasks._baseline_task import (
@@ -15,7 +15,11 @@ from fedbridge.tasks._baseline_task import (
     pipelines,
 )
 
-_MODELS = {"cnn_dropout": models.emnist_cnn, "2nn": models.emnist_mlp}
+_MODELS = {
+    "cnn_dropout": models.emnist_cnn,
+    "cnn": models.emnist_original_fedavg_cnn,
+    "2nn": models.emnist_2nn,
+}
 
 
 def create_character_recognition_task(
@@ -34,8 +38,8 @@ def create_character_recognition_task(
     Args:
         train_client_spec: How a client's examples become batches in training.
         eval_client_spec: How they do in an evaluation; default batches of 64, in order.
-        model_id: "cnn_dropout", the CNN of Reddi et al. (2021), or "2nn", the two hidden layers of
-            McMahan et al. (2017).
+        model_id: "cnn_dropout", the CNN of Reddi et al. (2021); "cnn" or "2nn", that of McMahan et
+            al. (2017) and their two hidden layers.
         only_digits: The digits only.
         cache_dir: As in `fb.datasets.emnist.load_data`.
         use_synthetic_data: TFF's synthetic data, in place of a file.
@@ -85,11 +89,53 @@ def create_character_recognition_task_from_datasets(
 ) -> BaselineTask:
     """`create_character_recognition_task` on data with EMNIST's features."""
     check_model_id(model_id, _MODELS)
+    prepare = preprocessing.emnist_character_recognition
     seed = seed if debug_seed is None else debug_seed
-    model = _MODELS[model_id](only_digits, seed=seed)
+    loss = models.clipped_cross_entropy
+    model = _MODELS[model_id](only_digits, x="x", y="y", loss=loss, seed=seed)
     batches = pipelines("emnist", train_client_spec, eval_client_spec, 64, debug_seed)
-    data = BaselineTaskDatasets(train_data, test_data, None, *batches)
+    data = BaselineTaskDatasets(prepare(train_data), prepare(test_data), None, *batches)
     return BaselineTask(data, model)
+
+
+def create_autoencoder_task(
+    train_client_spec: ClientSpec,
+    eval_client_spec: ClientSpec | None = None,
+    only_digits: bool = False,
+    cache_dir: str | os.PathLike[str] | None = None,
+    use_synthetic_data: bool = False,
+    *,
+    seed: int = 0,
+) -> BaselineTask:
+    """Reconstruct images through a bottleneck of 30 numbers.
+
+    Args:
+        train_client_spec: As in `create_character_recognition_task`, and so are all arguments.
+        eval_client_spec: How the examples become batches in an evaluation.
+        only_digits: The digits only.
+        cache_dir: Where the data are.
+        use_synthetic_data: TFF's synthetic data.
+        seed: Of the model's initial weights.
+    """
+    train, test = _data(only_digits, cache_dir, use_synthetic_data)
+    return create_autoencoder_task_from_datasets(
+        train_client_spec, eval_client_spec, train, test, seed=seed
+    )
+
+
+def create_autoencoder_task_from_datasets(
+    train_client_spec: ClientSpec,
+    eval_client_spec: ClientSpec | None,
+    train_data: FederatedArrays,
+    test_data: FederatedArrays,
+    *,
+    seed: int = 0,
+) -> BaselineTask:
+    """`create_autoencoder_task` on data with EMNIST's features."""
+    prepare = preprocessing.emnist_autoencoder
+    batches = pipelines("emnist", train_client_spec, eval_client_spec, 64)
+    data = BaselineTaskDatasets(prepare(train_data), prepare(test_data), None, *batches)
+    return BaselineTask(data, models.emnist_autoencoder(seed=seed))
 
 
 def _data(

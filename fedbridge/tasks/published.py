@@ -87,6 +87,17 @@ EXPERIMENTS = {
         server_rate=-2.5,
         epsilon=-4,
     ),
+    "emnist_autoencoder": Experiment(
+        emnist.create_autoencoder_task,
+        data_set="emnist",
+        file="emnist_all.sqlite",
+        rounds=3000,
+        clients=10,
+        batch_size=20,
+        client_rate=1,
+        server_rate=-1.5,
+        epsilon=-3,
+    ),
     "stackoverflow_word_prediction": Experiment(
         stackoverflow.create_word_prediction_task,
         data_set="stackoverflow",
