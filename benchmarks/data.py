@@ -16,7 +16,7 @@ class Task(NamedTuple):
     """What is timed; plain numbers and names, so that it travels as JSON.
 
     Attributes:
-        model: "lr", "mlp", "cnn" (on EMNIST) or "lstm" (on Stack Overflow).
+        model: "lr", "2nn", "cnn" (on EMNIST) or "lstm" (on Stack Overflow).
         flops: Of matrix products and convolutions to train one example: forwards, and twice that
             for the gradients.
         population: How many clients there are.
@@ -44,13 +44,13 @@ class Task(NamedTuple):
 
 
 _LR = 6.0 * 784 * 62
-_MLP = 6.0 * (784 * 200 + 200 * 200 + 200 * 62)
+_TWO_HIDDEN = 6.0 * (784 * 200 + 200 * 200 + 200 * 62)
 _CNN = 6.0 * (26**2 * 9 * 32 + 24**2 * 9 * 32 * 64 + 9216 * 128 + 128 * 62)
 _LSTM = 6.0 * LENGTH * ((96 + 670) * 4 * 670 + 670 * 96 + 96 * (VOCABULARY + 4))
 
 TASKS = {
     "emnist_lr": Task("lr", _LR, 500, rounds=20),
-    "emnist_mlp": Task("mlp", _MLP, 500, rounds=5),
+    "emnist_2nn": Task("2nn", _TWO_HIDDEN, 500, rounds=5),
     "emnist_cnn": Task("cnn", _CNN, 500),
     "stackoverflow_lstm": Task(
         "lstm", _LSTM, 200, 50, 128, 16, 1000, learning_rate=0.3, test=2_000, turns=5

@@ -17,6 +17,7 @@ from fedbridge.checkpoint import load as load, save as save
 from fedbridge.experiment import (
     TrainResult as TrainResult,
     central_eval as central_eval,
+    saved_round as saved_round,
     train as train,
 )
 from fedbridge.jax_core import (
@@ -82,10 +83,20 @@ from fedbridge.jax_core import (
     vmapped as vmapped,
     weighted_mean as weighted_mean,
 )
+from fedbridge.logs import (
+    metrics_files as metrics_files,
+    read_metrics as read_metrics,
+    save_curves as save_curves,
+)
 from fedbridge.preprocessing import ClientSpec as ClientSpec
 
 if TYPE_CHECKING:
-    from fedbridge import datasets as datasets, models as models, partition as partition
+    from fedbridge import (
+        datasets as datasets,
+        models as models,
+        partition as partition,
+        tasks as tasks,
+    )
     from fedbridge.tff_io import (
         convert as convert,
         from_client_data as from_client_data,
@@ -147,7 +158,7 @@ _FROM_TFF_IO = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"datasets", "models", "partition"}:
+    if name in {"datasets", "models", "partition", "tasks"}:
         return importlib.import_module(f"fedbridge.{name}")
     if name in _FROM_TFF_IO:
         return getattr(importlib.import_module("fedbridge.tff_io"), name)

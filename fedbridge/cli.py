@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from fedbridge._cli_console import bar, console_for, say
 from fedbridge._cli_data import data_app
+from fedbridge._cli_train import TRAIN_EXAMPLES, train
 from fedbridge._version import __version__
 from fedbridge.bridge.result import Result, to_json
 from fedbridge.jax_core import FedbridgeError, ScriptError
@@ -58,6 +59,7 @@ reference_app = typer.Typer(
 )
 app.add_typer(reference_app, name="reference")
 app.add_typer(data_app, name="data")
+app.command("train", epilog=TRAIN_EXAMPLES)(train)
 
 _Rounds = Annotated[
     int | None, typer.Option("--rounds", min=1, help="Stop the script after so many rounds.")

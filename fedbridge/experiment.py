@@ -35,6 +35,9 @@ from fedbridge.samplers import Sampler, all_clients
 OnRound = Callable[[int, Any], None]
 """Called after every round with its number, from 1, and its metrics."""
 
+Evaluate = Callable[[ModelWeights], Any]
+"""From the weights of the server to metrics, e.g. `central_eval(model, data)`."""
+
 
 class TrainResult(NamedTuple):
     """What a training run ends with.
@@ -58,6 +61,9 @@ def train(
     state: LearningAlgorithmState | None = None,
     seed: int = 0,
     checkpoint: str | os.PathLike[str] | None = None,
+    checkpoint_every: int = 1,
+    evaluate: Evaluate | None = None,
+    evaluate_every: int = 1,
     on_round: Sequence[OnRound] = (),
     rounds_per_call: int = 1,
 ) -> TrainResult:
@@ -72,16 +78,23 @@ def train(
             thread of its own.
         state: To start from; default `process.initialize()`.
         seed: Of dropout and the like; belongs to (seed, round, client id).
-        checkpoint: A file that holds the state after the last finished round. Where it exists the
-            run goes on from there, and the result is that of a run that was never interrupted. Of
-            several processes the first one writes it, and all must be able to read it.
-        on_round: Called after every round, e.g. to log.
-        rounds_per_call: How many rounds are computed before the host sees their metrics, saves the
-            state and calls `on_round` for each. They are one program where the data are on the
-            device and no schedule is checked between rounds, and the result is the same.
+        checkpoint: A file that holds the state after a finished round. Where it exists the run goes
+            on from there, and the result is that of a run that was never interrupted. Of several
+            processes the first one writes it, and all must be able to read it.
+        checkpoint_every: It is written after so many rounds, and after the last.
+        evaluate: Called with the weights; what it returns is "evaluation" in a round's metrics.
+        evaluate_every: In the rounds that are a multiple of it, however long the run is; itself a
+            multiple of `rounds_per_call`.
+        on_round: Called after every round, e.g. to log; before the state is saved, so that no
+            saved round is missing in a log. A run that was killed in between has logged rounds
+            that it computes, and logs, again: a log drops what is beyond the checkpoint, see
+            `saved_round`.
+        rounds_per_call: How many rounds are computed before the host sees their metrics. They are
+            one program where the data are on the device and no schedule is checked between
+            rounds, and the result is the same.
 
     Raises:
-        ArgumentError: `rounds_per_call` is not a positive whole number.
+        ArgumentError: A number of rounds that is not positive and whole.
         StateError: The checkpoint is damaged or belongs to another process.
         ClientDataError: There are fewer clients than processes, see `fb.distributed`.
 
@@ -99,8 +112,9 @@ def train(
             f"the data has {data.num_clients} clients, and {jax.process_count()} processes share "
             "them; start no more processes than there are clients."
         )
-    whole = isinstance(rounds_per_call, int) and rounds_per_call > 0
-    check_argument(whole, "rounds_per_call", rounds_per_call, "a whole number of at least 1")
+    _check_counts(
+        rounds_per_call, checkpoint_every, evaluate_every if evaluate else rounds_per_call
+    )
     current = process.initialize() if state is None else state
     first = 1
     if checkpoint is not None and Path(checkpoint).exists():
@@ -115,19 +129,38 @@ def train(
 
     next_rounds = process.next_rounds or one_by_one(process.next)
     cohorts = _ahead(cohort_of, range(first, rounds + 1), rounds_per_call)
-    for begin in range(first, rounds + 1, rounds_per_call):
-        some = list(itertools.islice(cohorts, rounds_per_call))
-        if len(some) == rounds_per_call > 1:
+    last = first - 1
+    while last < rounds:
+        # Calls end at multiples, also where a run goes on from another round.
+        size = min(rounds_per_call - last % rounds_per_call, rounds - last)
+        some = list(itertools.islice(cohorts, size))
+        if size == rounds_per_call > 1:
             current, metrics = next_rounds(current, some)
         else:  # a remainder is no reason to compile another program
             current, metrics = one_by_one(process.next)(current, some)
+        if evaluate is not None and (last + size) % evaluate_every == 0:
+            evaluation = evaluate(process.get_model_weights(current))
+            metrics = [*metrics[:-1], OrderedDict(metrics[-1], evaluation=evaluation)]
         history += metrics
-        if checkpoint is not None and jax.process_index() == 0:
-            files.save(checkpoint, (np.int64(begin + len(some) - 1), current))
-        for round, measured in enumerate(metrics, begin):
+        for round, measured in enumerate(metrics, last + 1):
             for call in on_round:
                 call(round, measured)
+        last += size
+        due = last // checkpoint_every > (last - size) // checkpoint_every or last == rounds
+        if checkpoint is not None and due and jax.process_index() == 0:
+            files.save(checkpoint, (np.int64(last), current))
     return TrainResult(current, history)
+
+
+def saved_round(process: LearningProcess, checkpoint: str | os.PathLike[str]) -> int:
+    """The round after which `train` has saved this checkpoint; 0 where there is none.
+
+    Raises:
+        StateError: The checkpoint is damaged or belongs to another process.
+    """
+    if not Path(checkpoint).exists():
+        return 0
+    return int(files.load(checkpoint, like=(np.int64(0), process.initialize()))[0])
 
 
 def central_eval(
@@ -167,6 +200,19 @@ def central_eval(
         return process.next(state, cohort).metrics["client_work"]["eval"]["current_round_metrics"]
 
     return evaluate
+
+
+def _check_counts(rounds_per_call: int, checkpoint_every: int, evaluate_every: int) -> None:
+    counts = {
+        "rounds_per_call": rounds_per_call,
+        "checkpoint_every": checkpoint_every,
+        "evaluate_every": evaluate_every,
+    }
+    for name, count in counts.items():
+        whole = isinstance(count, int) and count > 0
+        check_argument(whole, name, count, "a whole number of at least 1")
+    allowed = f"a multiple of rounds_per_call, which is {rounds_per_call}"
+    check_argument(evaluate_every % rounds_per_call == 0, "evaluate_every", evaluate_every, allowed)
 
 
 def _ahead(make: Callable[[int], Cohort], numbers: Iterable[int], depth: int) -> Iterator[Cohort]:

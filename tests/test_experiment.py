@@ -34,6 +34,43 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path, batches):
     assert [f.name for f in tmp_path.iterdir()] == ["run.state"]
 
 
+def test_an_evaluation_is_in_the_metrics_of_its_rounds_however_long_the_run_is(tmp_path):
+    data = fb.from_clients(clients([7, 5]))
+    central = fb.central_eval(linear_model(), data, 4)
+
+    def run(rounds, **more):
+        return fb.train(process(), data, BATCHES, rounds=rounds, evaluate=central, **more)
+
+    straight = run(6, evaluate_every=2)
+    assert ["evaluation" in m for m in straight.metrics] == [False, True] * 3
+    weights = process().get_model_weights(straight.state)
+    assert same(straight.metrics[-1]["evaluation"], central(weights))
+    file = tmp_path / "run.state"
+    parts = [run(rounds, evaluate_every=2, checkpoint=file).metrics for rounds in (3, 6)]
+    assert same(straight.metrics, parts[0] + parts[1])
+    fused = run(6, evaluate_every=2, rounds_per_call=2)
+    assert same(straight.metrics, fused.metrics)
+    with pytest.raises(fb.ArgumentError, match="evaluate_every is 3.*multiple of rounds_per_call"):
+        run(1, evaluate_every=3, rounds_per_call=2)
+
+
+def test_no_saved_round_is_missing_in_a_log(tmp_path):
+    """Wherever a run stops, its log has every round up to the checkpoint, and may have more."""
+    data, file, logged = fb.from_clients(clients([7])), tmp_path / "run.state", []
+
+    def log(round, metrics):
+        assert fb.saved_round(process(), file) == (round - 1) // 2 * 2
+        logged.append(round)
+        if round == 5:
+            raise KeyboardInterrupt
+
+    run = {"checkpoint": file, "checkpoint_every": 2, "on_round": [log]}
+    with pytest.raises(KeyboardInterrupt):
+        fb.train(process(), data, BATCHES, rounds=9, **run)
+    assert logged == [1, 2, 3, 4, 5]
+    assert fb.saved_round(process(), file) == 4
+
+
 def test_every_round_is_told():
     data = fb.from_clients(clients([7]))
     seen = []

@@ -35,8 +35,17 @@ BELOW = {
 }
 
 # The training loop and what it is made of: whose rows, which clients, on which hosts, where its
-# state is kept.
-EXPERIMENT = {"checkpoint", "datasets", "distributed", "experiment", "partition", "samplers"}
+# state is kept, the tasks that it is run on.
+EXPERIMENT = {
+    "checkpoint",
+    "datasets",
+    "distributed",
+    "experiment",
+    "logs",
+    "partition",
+    "samplers",
+    "tasks",
+}
 
 # A method of a core type that hands over to the layer above it, when called. Each is meant.
 HANDED_UP = {("jax_core/_arrays.py", "tff_io")}  # FederatedArrays.to_client_data

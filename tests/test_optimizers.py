@@ -59,6 +59,16 @@ def adam(w, gradients, learning_rate, beta_1, beta_2, epsilon, weight_decay=0.0)
         yield w
 
 
+def fed_adam(w, gradients, learning_rate, beta_1, beta_2, epsilon):
+    """Reddi et al., Algorithm 2: m, v and τ; v starts from τ²."""
+    m, v = np.zeros_like(w), np.full_like(w, epsilon**2)
+    for g in gradients:
+        m = beta_1 * m + (1 - beta_1) * g
+        v = beta_2 * v + (1 - beta_2) * g**2
+        w = w - learning_rate * m / (v**0.5 + epsilon)
+        yield w
+
+
 def yogi(w, gradients, learning_rate, beta_1, beta_2, epsilon, initial_preconditioner_value):
     a, p = np.zeros_like(w), np.full_like(w, initial_preconditioner_value)
     for t, g in enumerate(gradients, 1):
@@ -110,6 +120,7 @@ CASES = [
     ("rmsprop", rmsprop, {"learning_rate": 0.1, "decay": 0.8, "epsilon": 0.02}),
     ("adam", adam, MOMENTS),
     ("adamw", adam, {**MOMENTS, "weight_decay": 0.03}),
+    ("fed_adam", fed_adam, MOMENTS),
     ("yogi", yogi, {**MOMENTS, "initial_preconditioner_value": 0.01}),
     ("adafactor", adafactor, {**FACTORED, "relative_step": True}),
     ("adafactor", adafactor, {**FACTORED, "relative_step": False}),
@@ -127,6 +138,7 @@ ALL = [
     optimizers.rmsprop,
     optimizers.adam,
     optimizers.adamw,
+    optimizers.fed_adam,
     optimizers.yogi,
     optimizers.adafactor,
 ]
@@ -343,6 +355,8 @@ HPARAMS = {
     "rmsprop": {"learning_rate": positive, "decay": fractions, "epsilon": positive},
     "adam": {"learning_rate": positive, **BETAS},
     "adamw": {"learning_rate": positive, **BETAS, "weight_decay": positive},
+    # It starts from ε², and an ε that is set later does not change that.
+    "fed_adam": {"learning_rate": positive, **BETAS, "epsilon": st.just(1e-3)},
     "yogi": {"learning_rate": positive, **BETAS},
     "adafactor": {
         "learning_rate": positive,

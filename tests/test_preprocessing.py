@@ -315,6 +315,22 @@ def test_random_crops_are_crops_and_new_for_every_key():
     np.testing.assert_allclose(see(1, False), np.repeat(cuts[:1], 400, 0), atol=1e-6)
 
 
+def test_random_crops_leave_the_model_its_checks():
+    """A flax model looks at the shape of an example, and at the labels."""
+    crop = (8, 8, 3)
+    model = fb.models.softmax_regression(crop, 3, x="x", y="y")
+    model = pre.random_crops(model, crop)
+    for label in (2, 3):
+        rows = {"image": np.zeros((2, 32, 32, 3), np.uint8), "label": np.array([0, label], "i4")}
+        data = pre.cifar100_whole_images(one_client(**rows))
+        cohort = data.cohort(data.client_ids, ClientSpec(1, 2).pipeline("cifar100"))
+        if label < 3:
+            model.check(cohort)
+        else:
+            with pytest.raises(fb.ClientDataError, match="the label 3"):
+                model.check(cohort)
+
+
 @pytest.mark.parametrize("transform", [lambda fn: fn, jax.jit, jax.vmap, "loop"])
 def test_quotients_are_correctly_rounded(transform):
     # A product with the rounded inverse would differ in a bit here and there.

@@ -27,7 +27,7 @@ def open_peer(task: data.Task, setting: str) -> Peer:
     batches = fb.Batches(task.batch_size, shuffle_buffer=task.buffer, seed=1)
     model = {
         "lr": fb.models.softmax_regression,
-        "mlp": fb.models.emnist_mlp,
+        "2nn": fb.models.emnist_2nn,
         "cnn": lambda: fb.models.emnist_cnn(dropout=(0.0, 0.0)),
         "lstm": lambda: fb.models.stackoverflow_lstm(data.VOCABULARY),
     }[task.model]

@@ -76,7 +76,7 @@ def _model(task: data.Task, fedjax: Any) -> Any:
         return fedjax.models.stackoverflow.create_lstm_model(expected_length=13.3)
     if task.model != "cnn":
         emnist = fedjax.models.emnist
-        make = {"lr": emnist.create_logistic_model, "mlp": emnist.create_dense_model}
+        make = {"lr": emnist.create_logistic_model, "2nn": emnist.create_dense_model}
         return make[task.model](only_digits=False)
     # FedJAX's CNN without its dropout.
     import haiku as hk

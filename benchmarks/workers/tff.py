@@ -118,7 +118,7 @@ def _keras_model(task: data.Task, tf: Any, tff: Any) -> Any:
         return word_prediction_models.create_recurrent_model(data.VOCABULARY + 4)
     hidden = {
         "lr": [layers.Flatten(input_shape=(28, 28, 1))],
-        "mlp": [
+        "2nn": [
             layers.Flatten(input_shape=(28, 28, 1)),
             layers.Dense(200, activation="relu"),
             layers.Dense(200, activation="relu"),

@@ -5,8 +5,11 @@ Reference: TFF's simulation/datasets/cifar100.py.
 
 import os
 
+import numpy as np
+
+from fedbridge.datasets._synthetic import images
 from fedbridge.jax_core import FederatedArrays
-from fedbridge.tff_io import find_file, from_sql
+from fedbridge.tff_io import find_file, from_clients, from_sql
 
 
 def load_data(
@@ -26,3 +29,13 @@ def load_data(
     """
     path = find_file("cifar100", "cifar100.sqlite", cache_dir)
     return from_sql(path, "train"), from_sql(path, "test")
+
+
+def get_synthetic() -> FederatedArrays:
+    """Two clients with the same five images, TFF's synthetic data."""
+    client = {
+        "coarse_label": np.array([4, 4, 4, 8, 10]),
+        "image": images("images"),
+        "label": np.array([0, 51, 51, 88, 71]),
+    }
+    return from_clients({"synthetic1": client, "synthetic2": client})

@@ -5,8 +5,11 @@ Reference: TFF's simulation/datasets/emnist.py.
 
 import os
 
+import numpy as np
+
+from fedbridge.datasets._synthetic import images
 from fedbridge.jax_core import FederatedArrays
-from fedbridge.tff_io import find_file, from_sql
+from fedbridge.tff_io import find_file, from_clients, from_sql
 
 
 def load_data(
@@ -28,3 +31,10 @@ def load_data(
     path = find_file("emnist", "emnist_all.sqlite", cache_dir)
     kind = "digits_only" if only_digits else "all"
     return from_sql(path, f"{kind}_train"), from_sql(path, f"{kind}_test")
+
+
+def get_synthetic() -> FederatedArrays:
+    """Two writers with the digits 0 to 9 each, TFF's synthetic data."""
+    digits = images("digits").astype(np.float32) / np.float32(9)
+    client = {"label": np.arange(10, dtype=np.int32), "pixels": digits}
+    return from_clients({"synthetic1": client, "synthetic2": client})

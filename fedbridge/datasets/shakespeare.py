@@ -5,8 +5,9 @@ Reference: TFF's simulation/datasets/shakespeare.py.
 
 import os
 
+from fedbridge.datasets._synthetic import texts
 from fedbridge.jax_core import FederatedArrays
-from fedbridge.tff_io import find_file, from_sql
+from fedbridge.tff_io import find_file, from_clients, from_sql
 
 
 def load_data(
@@ -26,3 +27,13 @@ def load_data(
     """
     path = find_file("shakespeare", "shakespeare.sqlite", cache_dir)
     return from_sql(path, "train"), from_sql(path, "test")
+
+
+def get_synthetic() -> FederatedArrays:
+    """Three characters with thirteen snippets, TFF's synthetic data.
+
+    Example:
+        >>> get_synthetic().client("THE_TAMING_OF_THE_SHREW_CUPID")["snippets"].tolist()
+        [b'Hail to thee, worthy Timon, and to all']
+    """
+    return from_clients(texts()["shakespeare"])

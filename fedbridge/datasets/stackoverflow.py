@@ -5,8 +5,15 @@ Reference: TFF's simulation/datasets/stackoverflow.py.
 
 import os
 
+from fedbridge.datasets._synthetic import texts
 from fedbridge.jax_core import FederatedArrays
-from fedbridge.tff_io import find_file, from_sql, read_tag_counts, read_word_counts
+from fedbridge.tff_io import (
+    find_file,
+    from_clients,
+    from_sql,
+    read_tag_counts,
+    read_word_counts,
+)
 
 
 def load_data(
@@ -55,3 +62,18 @@ def load_tag_counts(cache_dir: str | os.PathLike[str] | None = None) -> dict[str
     """
     path = find_file("stackoverflow", "stackoverflow.tag_count", cache_dir)
     return read_tag_counts(path)
+
+
+def get_synthetic() -> FederatedArrays:
+    """Three users with eight sentences, TFF's synthetic data."""
+    return from_clients(texts()["stackoverflow"])
+
+
+def get_synthetic_word_counts() -> dict[str, int]:
+    """The words of TFF's synthetic data, and how often they are there."""
+    return dict(texts()["stackoverflow_word_counts"])
+
+
+def get_synthetic_tag_counts() -> dict[str, int]:
+    """The tags of TFF's synthetic data, and how often they are there."""
+    return dict(texts()["stackoverflow_tag_counts"])

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import linen as nn
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from fedbridge.jax_core import (
     Batch,
@@ -22,19 +22,12 @@ from fedbridge.jax_core import (
     check_labels,
     metrics as building_blocks,
 )
-
-PerExample = Callable[[Any, Any], Any]
-"""`(labels, predictions) -> [batch]`, one value an example."""
-
-
-def cross_entropy(labels: Any, logits: Any) -> Any:
-    """The cross-entropy of integer labels and logits, one value an example."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-
-
-def accuracy(labels: Any, logits: Any) -> Any:
-    """One where the largest logit is the label's, else zero."""
-    return (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+from fedbridge.models._losses import (
+    PerExample,
+    accuracy,
+    clipped_cross_entropy,
+    cross_entropy,
+)
 
 
 def in_dtype(dtype: Any, tree: Any) -> Any:
@@ -73,7 +66,14 @@ def from_flax(
         ModelError: The module keeps statistics across batches, which masks would not protect.
     """
     inputs = prepare(jnp.asarray(sample))
-    outputs, variables = module.init_with_output(jax.random.key(seed), inputs, train=False)
+
+    @jax.jit
+    def initialize(key: Any) -> OrderedDict[tuple[str, ...], Any]:
+        # The weights in the order in which the module makes them; jax would sort a plain dict.
+        return OrderedDict(flatten_dict(module.init(key, inputs, train=False)))
+
+    flat = {name: np.asarray(leaf) for name, leaf in initialize(jax.random.key(seed)).items()}
+    variables = unflatten_dict(flat)
     others = sorted(set(variables) - {"params"})
     if others:
         raise ModelError(
@@ -98,7 +98,8 @@ def from_flax(
 
     def num_classes(batch: Batch) -> int:
         check_inputs(batch)
-        return outputs.shape[-1]
+        apply = lambda variables: module.apply(variables, inputs, train=False)
+        return jax.eval_shape(apply, variables).shape[-1]
 
     def check_inputs(batch: Batch) -> None:
         if x not in batch:
@@ -114,12 +115,12 @@ def from_flax(
             )
 
     def check(cohort: Cohort) -> None:
-        if loss is cross_entropy:
+        if loss in (cross_entropy, clipped_cross_entropy):
             check_labels(cohort, y, num_classes)
 
     named = {"accuracy": accuracy} if metrics is None else metrics
     return Model(
-        ModelWeights(jax.tree.map(np.asarray, variables["params"]), {}),
+        ModelWeights(variables["params"], {}),
         forward,
         OrderedDict(
             [(name, reported(value)) for name, value in named.items()],

@@ -4,6 +4,8 @@ Reference: TFF's simulation/baselines/cifar100/image_classification_preprocessin
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -11,7 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32, Key, Shaped
 
-from fedbridge.jax_core import Batch, ClientDataError, FederatedArrays, Forward, Model, ModelWeights
+from fedbridge.jax_core import (
+    Batch,
+    ClientDataError,
+    Cohort,
+    FederatedArrays,
+    Forward,
+    Model,
+    ModelWeights,
+)
 from fedbridge.jax_core._arrays import decode_column
 from fedbridge.jax_core._errors import check_argument
 from fedbridge.preprocessing._division import divide_rows
@@ -86,7 +96,19 @@ def random_crops(model: Model, crop_shape: tuple[int, int, int], *, x: str = "x"
             cut = _middle(batch[x], height, width)
         return model.forward(weights, {**batch, x: standardize(cut)}, mask, key, training)
 
-    return model._replace(forward=forward)
+    @functools.cache  # one function for all cohorts of the data: one program
+    def cut(decode: Callable[[Mapping[str, Any]], Batch]) -> Callable[[Mapping[str, Any]], Batch]:
+        def cut_batch(rows: Mapping[str, Any]) -> Batch:
+            batch = decode(rows)
+            return {**batch, x: _middle(batch[x], height, width)}
+
+        return cut_batch
+
+    def check(cohort: Cohort) -> None:
+        assert model.check is not None
+        model.check(dataclasses.replace(cohort, decode=cut(cohort.decode)))
+
+    return model._replace(forward=forward, check=check if model.check else None)
 
 
 def random_crop_and_flip(

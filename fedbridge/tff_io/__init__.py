@@ -7,13 +7,16 @@ from fedbridge.tff_io._client_data import (
 )
 from fedbridge.tff_io._convert import (
     convert as convert,
+    convert_once as convert_once,
     from_converted as from_converted,
     verify_converted as verify_converted,
 )
 from fedbridge.tff_io._data_folder import (
     DataFolder as DataFolder,
+    data_at_hand as data_at_hand,
     find_data as find_data,
     find_file as find_file,
+    generated_data as generated_data,
 )
 from fedbridge.tff_io._fetch import REMOTE_FILES as REMOTE_FILES, fetch as fetch
 from fedbridge.tff_io._generate_emnist import generate_emnist as generate_emnist

@@ -16,6 +16,7 @@ there, they are merged client after client, and the folder gets its name.
 import contextlib
 import dataclasses
 import gc
+import hashlib
 import json
 import os
 import shutil
@@ -26,7 +27,13 @@ from typing import Any
 import numpy as np
 
 from fedbridge.jax_core import ClientDataError, FederatedArrays
-from fedbridge.tff_io._cache import fingerprint, mapped_data, read_manifest, write_manifest
+from fedbridge.tff_io._cache import (
+    cache_folder,
+    fingerprint,
+    mapped_data,
+    read_manifest,
+    write_manifest,
+)
 from fedbridge.tff_io._chunks import merge_chunks, save_chunk
 from fedbridge.tff_io._element_spec import ElementSpec, FeatureSpec, read_spec
 from fedbridge.tff_io._files import to_disk
@@ -134,6 +141,33 @@ def convert(
             ) from error
     shutil.rmtree(partial, ignore_errors=True)
     return from_converted(target)
+
+
+def convert_once(
+    path: str | os.PathLike,
+    split: str,
+    preprocess: Preprocess,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> FederatedArrays:
+    """`convert` into the cache folder; what is there already is only opened.
+
+    Args:
+        path: As in `convert`.
+        split: As in `convert`.
+        preprocess: As in `convert`.
+        progress: As in `convert`.
+
+    Raises:
+        ClientDataError: As `convert`.
+    """
+    source = existing_file(path)
+    key = [str(source.resolve()), split, describe(preprocess), fingerprint(source)]
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    cache = cache_folder(True)
+    assert cache is not None
+    folder = cache / "converted" / f"{source.stem}-{split}-{digest}"
+    return convert(source, folder, split, preprocess=preprocess, progress=progress)
 
 
 def from_converted(folder: str | os.PathLike) -> FederatedArrays:

@@ -10,11 +10,13 @@ from fedbridge.jax_core import ClientDataError
 from fedbridge.tff_io._cache import cache_folder, fingerprint
 from fedbridge.tff_io._fetch import fetch, fetched_folder
 from fedbridge.tff_io._generate_emnist import generate_emnist
+from fedbridge.tff_io._generate_stackoverflow import generate_stackoverflow
 from fedbridge.tff_io._sql import unpack
 
 _FILES = {"emnist": "emnist_all.sqlite", "stackoverflow": "stackoverflow.sqlite"}
 _HOST = "https://storage.googleapis.com/tff-datasets-public/"
 _STAND_IN_CLIENTS = 20
+_STAND_IN_USERS, _STAND_IN_SENTENCES = 200, 12_000
 
 
 class DataFolder(NamedTuple):
@@ -50,27 +52,39 @@ def find_data(dataset: str = "emnist", *, offline_ok: bool = True) -> DataFolder
             "other files with `from_sql`."
         )
     name = _FILES[dataset]
-    if os.environ.get("FEDBRIDGE_DATA"):
-        return _given(Path(os.environ["FEDBRIDGE_DATA"]).expanduser(), name)
-    tff_cache = Path.home() / ".tff"
-    if (tff_cache / name).is_file():
-        return DataFolder(tff_cache, f"{tff_cache / name}, from TFF's own cache")
-    if (fetched_folder() / name).is_file():
-        return DataFolder(fetched_folder(), f"{fetched_folder() / name}, fetched before")
+    there = _at_hand(name)
+    if there is not None:
+        return there
     if _host_answers(name):
         return DataFolder(None, f"{name}, downloaded by TFF from {_HOST}")
     if dataset != "emnist" or not offline_ok:
         raise ClientDataError(
-            f"data set {dataset!r}: there is no {name} in {tff_cache} and TFF's host does not "
-            "answer; set FEDBRIDGE_DATA to a folder that holds the file."
+            f"data set {dataset!r}: there is no {name} in {Path.home() / '.tff'} and TFF's host "
+            "does not answer; set FEDBRIDGE_DATA to a folder that holds the file."
         )
-    folder = _cache() / "generated" / f"emnist-{_STAND_IN_CLIENTS}-v1"
-    if not (folder / name).is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        generate_emnist(_STAND_IN_CLIENTS, folder)
-    return DataFolder(
-        folder, f"generated handwriting of {_STAND_IN_CLIENTS} writers, a stand-in for EMNIST"
-    )
+    return _generated_emnist()
+
+
+def data_at_hand(name: str, folder: str | os.PathLike[str] | None = None) -> DataFolder | None:
+    """Where one of TFF's data files is on this machine; the network is not asked.
+
+    Args:
+        name: The file's name, unpacked.
+        folder: Only there, packed or unpacked. None: the folder that FEDBRIDGE_DATA names, TFF's
+            own cache, or what `fetch` has fetched.
+
+    Returns:
+        Its folder, or None where it is in none of them.
+
+    Raises:
+        ClientDataError: `folder`, or FEDBRIDGE_DATA, does not hold the file.
+    """
+    return _at_hand(name) if folder is None else _given(Path(folder).expanduser(), name, "")
+
+
+def generated_data(dataset: str) -> DataFolder:
+    """A small stand-in for "emnist" or "stackoverflow", generated once, in the cache folder."""
+    return _generated_emnist() if dataset == "emnist" else _generated_stackoverflow()
 
 
 def find_file(dataset: str, name: str, folder: str | os.PathLike[str] | None = None) -> Path:
@@ -92,18 +106,56 @@ def find_file(dataset: str, name: str, folder: str | os.PathLike[str] | None = N
             return given / name
         if (Path.home() / ".tff" / name).is_file():
             return Path.home() / ".tff" / name
+    elif any((Path(folder).expanduser() / f"{name}{end}").is_file() for end in ("", ".lzma")):
+        given = _given(Path(folder).expanduser(), name, "").folder
+        assert given is not None
+        return given / name
     (path,) = fetch(dataset, folder, only=name)
     return path
 
 
-def _given(folder: Path, name: str) -> DataFolder:
+def _at_hand(name: str) -> DataFolder | None:
+    if os.environ.get("FEDBRIDGE_DATA"):
+        return _given(Path(os.environ["FEDBRIDGE_DATA"]).expanduser(), name)
+    tff_cache = Path.home() / ".tff"
+    if (tff_cache / name).is_file():
+        return DataFolder(tff_cache, f"{tff_cache / name}, from TFF's own cache")
+    if (fetched_folder() / name).is_file():
+        return DataFolder(fetched_folder(), f"{fetched_folder() / name}, fetched before")
+    return None
+
+
+def _generated_emnist() -> DataFolder:
+    folder = _cache() / "generated" / f"emnist-{_STAND_IN_CLIENTS}-v1"
+    if not (folder / _FILES["emnist"]).is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        generate_emnist(_STAND_IN_CLIENTS, folder)
+    return DataFolder(
+        folder, f"generated handwriting of {_STAND_IN_CLIENTS} writers, a stand-in for EMNIST"
+    )
+
+
+def _generated_stackoverflow() -> DataFolder:
+    folder = _cache() / "generated" / f"stackoverflow-{_STAND_IN_USERS}-v1"
+    if not (folder / "stackoverflow.tag_count").is_file():  # the last one written
+        generate_stackoverflow(_STAND_IN_USERS, folder, sentences=_STAND_IN_SENTENCES)
+    return DataFolder(
+        folder,
+        f"generated text of {_STAND_IN_USERS} users, which means nothing: a stand-in for "
+        "Stack Overflow",
+    )
+
+
+def _given(folder: Path, name: str, by: str = "FEDBRIDGE_DATA") -> DataFolder:
+    says = f" ({by})" if by else ""
     if (folder / name).is_file():
-        return DataFolder(folder, f"{folder / name} (FEDBRIDGE_DATA)")
+        return DataFolder(folder, f"{folder / name}{says}")
     packed = folder / f"{name}.lzma"
     if not packed.is_file():
+        asked = f"{by}={folder}" if by else str(folder)
         raise ClientDataError(
-            f"FEDBRIDGE_DATA={folder}: it holds neither {name} nor {packed.name}; name a folder "
-            "with TFF's data files, or unset it."
+            f"{asked}: it holds neither {name} nor {packed.name}; name a folder with TFF's data "
+            f"files{', or unset it' if by else ''}."
         )
     # One folder per file, found again by the path, and by size and time as long as they last.
     place = hashlib.sha256(str(packed.resolve()).encode()).hexdigest()[:16]
@@ -113,7 +165,7 @@ def _given(folder: Path, name: str) -> DataFolder:
         shutil.rmtree(unpacked.parent, ignore_errors=True)
         unpacked.mkdir(parents=True, exist_ok=True)
         unpack(packed, unpacked / name)
-    return DataFolder(unpacked, f"{packed} (FEDBRIDGE_DATA)")
+    return DataFolder(unpacked, f"{packed}{says}")
 
 
 def _cache() -> Path:

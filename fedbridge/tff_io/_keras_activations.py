@@ -12,15 +12,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from fedbridge.jax_core import ModelError
+from fedbridge.jax_core._clipped import clip
 from fedbridge.tff_io._keras_objects import construct
 
 Activation = Callable[[Float[Array, "..."]], Float[Array, "..."]]
-
-
-def clip(x: Float[Array, "..."], low: float, high: float) -> Float[Array, "..."]:
-    """`tf.clip_by_value`: the gradient is 1 inside and on the bounds, 0 beyond them."""
-    lowest, highest = jnp.asarray(low, x.dtype), jnp.asarray(high, x.dtype)
-    return jnp.where(x < lowest, lowest, jnp.where(x > highest, highest, x))
 
 
 def absolute(x: Float[Array, "..."]) -> Float[Array, "..."]:

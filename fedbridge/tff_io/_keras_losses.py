@@ -13,10 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Num
 
 from fedbridge.jax_core import ModelError
+from fedbridge.jax_core._clipped import clipped_log, clipped_log_likelihood
 from fedbridge.jax_core.metrics import divide_no_nan, masked_total
-from fedbridge.tff_io._keras_activations import absolute, clip
-
-EPSILON = 1e-7
+from fedbridge.tff_io._keras_activations import absolute
 
 Mask = Bool[Array, " batch"] | None
 Elements = Callable[[Array, Array, Mask], Float[Array, "..."]]
@@ -71,7 +70,7 @@ def sparse_categorical_crossentropy(from_logits: bool = False, axis: int = -1) -
     last_axis(axis)
 
     def elements(y_true: Array, y_pred: Array, mask: Mask) -> Array:
-        logits = y_pred if from_logits else jnp.log(clip(y_pred, EPSILON, 1.0 - EPSILON))
+        logits = y_pred if from_logits else clipped_log(y_pred)
         if y_pred.ndim < 2 or y_true.size != y_pred.size // y_pred.shape[-1]:
             raise misfit(y_true, y_pred)
         labels = y_true.reshape(y_pred.shape[:-1]).astype(jnp.int32)
@@ -100,7 +99,7 @@ def categorical_crossentropy(
             labels = labels * (1.0 - label_smoothing) + label_smoothing / labels.shape[-1]
         if not from_logits:
             probabilities = y_pred / y_pred.sum(axis=-1, keepdims=True)
-            logs = jnp.log(clip(probabilities, EPSILON, 1.0 - EPSILON))
+            logs = clipped_log(probabilities)
             return -jnp.sum(labels * logs, axis=-1)
         # TensorFlow's gradient is softmax - labels, also where the labels do not sum to 1.
         shifted, log_sum = _log_sum(y_pred)
@@ -124,12 +123,7 @@ def binary_crossentropy(
             positive = y_pred >= 0
             high, low = jnp.where(positive, y_pred, 0.0), jnp.where(positive, -y_pred, y_pred)
             return mean_of_last_axis(high - y_pred * labels + jnp.log1p(jnp.exp(low)), mask)
-        p = clip(y_pred, EPSILON, 1.0 - EPSILON)
-        # Behind a choice, since XLA would make (1 + 1e-7) - p of 1 - p + 1e-7, which is 2e-8 off: a
-        # hundredth where p is near 1. TFF runs graphs as they are written.
-        other = jnp.where(p > 1.0, 0.0, 1.0 - p)
-        logs = labels * jnp.log(p + EPSILON) + (1.0 - labels) * jnp.log(other + EPSILON)
-        return mean_of_last_axis(-logs, mask)
+        return mean_of_last_axis(-clipped_log_likelihood(labels, y_pred), mask)
 
     return elements
 

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from fedbridge.jax_core._clipped import EPSILON, clip
 from fedbridge.jax_core.metrics import highest, in_top_k
-from fedbridge.tff_io._keras_activations import absolute, clip, maximum
+from fedbridge.tff_io._keras_activations import absolute, maximum
 from fedbridge.tff_io._keras_losses import (
-    EPSILON,
     Elements,
     Mask,
     broadcast,

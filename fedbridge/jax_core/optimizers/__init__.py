@@ -5,7 +5,8 @@ hyperparameter can be read and set between rounds (`get_hparams`, `set_hparams`)
 the same leaves under the same names as TFF's. Any optax optimizer may stand in their place.
 
 optax has the formula of SGD, momentum and Adagrad, but not TFF's state; the others differ from
-optax's in where ε stands, in what they start from, or altogether.
+optax's in where ε stands, in what they start from, or altogether. `fed_adam` is the paper's, and
+not TFF's.
 """
 
 from fedbridge.jax_core.optimizers._adafactor import adafactor as adafactor
@@ -17,7 +18,12 @@ from fedbridge.jax_core.optimizers._hparams import (
     set_hparams as set_hparams,
     with_hparams as with_hparams,
 )
-from fedbridge.jax_core.optimizers._moments import adam as adam, adamw as adamw, yogi as yogi
+from fedbridge.jax_core.optimizers._moments import (
+    adam as adam,
+    adamw as adamw,
+    fed_adam as fed_adam,
+    yogi as yogi,
+)
 from fedbridge.jax_core.optimizers._schedule import (
     check_has_learning_rate as check_has_learning_rate,
     check_learning_rate as check_learning_rate,

@@ -1,6 +1,6 @@
-"""Optimizers with two moments and a bias correction: Adam, AdamW, Yogi.
+"""Optimizers with two moments: Adam, AdamW, Yogi with a bias correction, FedAdam without one.
 
-All three place ε as Adam's authors do in a remark ("epsilon hat"), which optax's have not:
+The first three place ε as Adam's authors do in a remark ("epsilon hat"), which optax's have not:
 `lr·√(1−β₂ᵗ)/(1−β₁ᵗ) · a / (√p + ε)`. Their step counter is int32.
 """
 
@@ -119,6 +119,52 @@ def yogi(
     return with_hparams(_hparams(learning_rate, beta_1, beta_2, epsilon), slots, step)
 
 
+def fed_adam(
+    learning_rate: Scalar, beta_1: Scalar = 0.9, beta_2: Scalar = 0.99, epsilon: Scalar = 1e-3
+) -> optax.GradientTransformation:
+    """The server's step of FedAdam, as its paper has it: Adam without a bias correction.
+
+    `a ← a + (g−a)(1−β₁);  p ← p + (g²−p)(1−β₂), starting from ε²;  w ← w − lr · a / (√p + ε)`
+
+    TFF's `build_adam` (here `adam`), Keras' and optax' correct the bias. The paper asks for a p of
+    at least ε² to start from; the least is taken here.
+
+    Args:
+        learning_rate: lr, the paper's η.
+        beta_1: β₁.
+        beta_2: β₂.
+        epsilon: ε, the paper's τ: the degree of adaptivity.
+
+    Raises:
+        ArgumentError: A rate or ε below 0, a β outside [0, 1].
+
+    Example:
+        >>> optimizer = fed_adam(0.5, epsilon=1.0)
+        >>> state = optimizer.init(jnp.zeros(()))
+        >>> print(f"{float(optimizer.update(jnp.full((), 7.0), state)[0]):.4f}")
+        -0.1579
+
+    References:
+        Reddi et al., 2021, Algorithm 2. https://arxiv.org/abs/2003.00295
+    """
+
+    def slots(weights: PyTree) -> Slots:
+        fill = lambda w: jnp.full_like(w, epsilon) ** 2
+        return {
+            "accumulator": tree_zeros_like(weights),
+            "preconditioner": jax.tree.map(fill, weights),
+        }
+
+    def step(gradients: PyTree, state: OrderedDict, weights: PyTree) -> tuple[PyTree, Slots]:
+        new = _moved_moments(gradients, state, _mean_of_squares)
+        rate, epsilon = state["learning_rate"], state["epsilon"]
+        return jax.tree.map(
+            lambda a, p: -(rate * a / (jnp.sqrt(p) + epsilon)), *_slots_of(new)
+        ), new
+
+    return with_hparams(_hparams(learning_rate, beta_1, beta_2, epsilon), slots, step)
+
+
 def _hparams(rate: Scalar, beta_1: Scalar, beta_2: Scalar, epsilon: Scalar) -> dict[str, Scalar]:
     return {"learning_rate": rate, "beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon}
 
@@ -141,10 +187,14 @@ def _signed_squares(p: Any, g: Any, beta_2: Scalar) -> Array:
 
 
 def _next_moments(gradients: PyTree, state: OrderedDict, second: _SecondMoment) -> Slots:
+    return {"step": state["step"] + 1, **_moved_moments(gradients, state, second)}
+
+
+def _moved_moments(gradients: PyTree, state: OrderedDict, second: _SecondMoment) -> Slots:
     b1, b2 = state["beta_1"], state["beta_2"]
     a = jax.tree.map(lambda a, g: a + (g - a) * (1 - b1), state["accumulator"], gradients)
     p = jax.tree.map(lambda p, g: second(p, g, b2), state["preconditioner"], gradients)
-    return {"step": state["step"] + 1, "accumulator": a, "preconditioner": p}
+    return {"accumulator": a, "preconditioner": p}
 
 
 def _corrections(state: OrderedDict, step: Int[Array, ""]) -> tuple[Array, Array]:

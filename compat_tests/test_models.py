@@ -1,0 +1,134 @@
+"""fedbridge's models against those of TFF's baseline tasks: weights, outputs, gradients, metrics.
+
+The weights go from TFF's Keras models to fedbridge's and back without any table.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+from test_keras_model import ROWS, Converted, padded, reference_step, rows
+
+import fedbridge as fb
+
+REAL = 19  # of the rows of a batch, the others are padding
+
+
+class Case(NamedTuple):
+    """TFF's model, loss and metrics; fedbridge's model; data; how near they are.
+
+    Attributes:
+        keras: The Keras model, from TFF's own module.
+        loss: Of TFF's task.
+        metrics: Of TFF's task, under the names that fedbridge's model has for them.
+        model: With TFF's loss and names of features.
+        batch: Features "x" and "y", `[ROWS, ...]`.
+        output: From fedbridge's predictions to those of the Keras model.
+        tolerance: Of outputs, losses and gradients, each relative to its largest entry.
+    """
+
+    keras: Any
+    loss: Any
+    metrics: list[Any]
+    model: fb.Model
+    batch: dict[str, np.ndarray]
+    output: Callable[[Any], Any]
+    tolerance: float
+
+
+def _characters(create: str, model: Callable[..., fb.Model]) -> Callable[[Any], Case]:
+    def make(tf: Any) -> Case:
+        from tensorflow_federated.python.simulation.baselines.emnist import emnist_models
+
+        rng = np.random.default_rng(1)
+        x = rng.random((ROWS, 28, 28, 1), np.float32)
+        return Case(
+            getattr(emnist_models, create)(only_digits=False),
+            tf.keras.losses.SparseCategoricalCrossentropy(),
+            [tf.keras.metrics.SparseCategoricalAccuracy("accuracy")],
+            model(x="x", y="y", loss=fb.models.clipped_cross_entropy),
+            {"x": x, "y": rng.integers(0, 62, ROWS).astype(np.int32)},
+            jax.nn.softmax,
+            1e-5,
+        )
+
+    return make
+
+
+def emnist_autoencoder(tf):
+    from tensorflow_federated.python.simulation.baselines.emnist import emnist_models
+
+    x = np.random.default_rng(1).random((ROWS, 784), np.float32)
+    return Case(
+        emnist_models.create_autoencoder_model(),
+        tf.keras.losses.MeanSquaredError(),
+        [tf.keras.metrics.MeanSquaredError(), tf.keras.metrics.MeanAbsoluteError()],
+        fb.models.emnist_autoencoder(),
+        {"x": x, "y": x},
+        lambda predictions: predictions,
+        1e-5,
+    )
+
+
+CASES = {
+    "emnist_cnn": _characters("create_conv_dropout_model", fb.models.emnist_cnn),
+    "emnist_original_fedavg_cnn": _characters(
+        "create_original_fedavg_cnn_model", fb.models.emnist_original_fedavg_cnn
+    ),
+    "emnist_2nn": _characters("create_two_hidden_layer_model", fb.models.emnist_2nn),
+    "emnist_autoencoder": emnist_autoencoder,
+}
+
+
+def assert_close(ours, theirs, tolerance, what):
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    assert ours.shape == theirs.shape
+    error = np.abs(ours - theirs).max() / max(np.abs(theirs).max(), 1e-30)
+    print(f"{what}: {error:.1e}")
+    assert error <= tolerance, what
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_tff(name, tff):
+    """From TFF's weights, moved so that no bias is zero: a padded batch here, its rows there."""
+    import tensorflow as tf
+
+    case = CASES[name](tf)
+    rng = np.random.default_rng(2)
+    for weight in case.keras.weights:
+        weight.assign_add(rng.normal(scale=0.02, size=weight.shape).astype(np.float32))
+    weights = fb.weights_from_keras(case.keras)
+    assert jax.tree.map(np.shape, weights) == jax.tree.map(np.shape, case.model.initial_weights)
+
+    real = rows(case.batch, 0, REAL)
+    spec = tf.nest.map_structure(lambda a: tf.TensorSpec((None, *a.shape[1:]), a.dtype), real)
+    reference = tff.learning.models.from_keras_model(
+        case.keras, case.loss, spec, metrics=case.metrics
+    )
+    output, expected = reference_step(reference, real)
+    batch, mask = padded(case.batch, REAL)
+    forward, gradients = Converted(case.model._replace(initial_weights=weights)).step(batch, mask)
+    predictions = case.output(forward.predictions[:REAL])
+    assert_close(predictions, output.predictions, case.tolerance, "predictions")
+    assert_close(forward.objective, output.loss, case.tolerance, "objective")
+    for variable, ours, theirs in zip(
+        reference.trainable_variables, gradients, expected, strict=True
+    ):
+        dense = tf.convert_to_tensor(theirs)
+        assert_close(ours, dense, case.tolerance, f"gradient of {variable.name}")
+    theirs = {metric.name: metric.result().numpy() for metric in reference.get_metrics()}
+    for metric_name, metric in case.model.metrics.items():
+        seen = metric.update(metric.zero(), batch, forward, mask)
+        value = metric.finalize(seen)
+        assert_close(value, theirs.pop(metric_name), case.tolerance, metric_name)
+    assert not theirs
+
+    # The other way: the weights that fedbridge's model starts from, in TFF's model.
+    initial = case.model.initial_weights
+    fb.weights_to_keras(initial, case.keras)
+    forward, _ = Converted(case.model).step(batch, mask)
+    predictions = case.output(forward.predictions[:REAL])
+    theirs = case.keras(real["x"], training=False)
+    assert_close(predictions, theirs, case.tolerance, "predictions of the initial weights")

@@ -1,0 +1,116 @@
+"""The baseline tasks beside TFF's: signatures, synthetic data, batches, one evaluation each."""
+
+import inspect
+
+import jax
+import numpy as np
+import pytest
+
+import fedbridge as fb
+from fedbridge.jax_core import sequential
+from fedbridge.tasks.published import EXPERIMENTS
+
+SPEC = (2, 3, 5, 1)  # epochs, batch size, at most so many elements, no shuffle
+SEED = 5
+NAMES = {"sparse_categorical_accuracy": "accuracy"}  # TFF's where fedbridge has another one
+# An LSTM's sums over hundreds of units are rounded in other orders: relative 1e-5 in its outputs.
+TOLERANCES = {"stackoverflow_word_prediction": 1e-4, "shakespeare_character_prediction": 1e-4}
+
+
+def theirs_of(tff, name):
+    """TFF's function of that task."""
+    ours = EXPERIMENTS[name].create
+    module = ours.__module__.rpartition(".")[2]
+    return getattr(getattr(tff.simulation.baselines, module), ours.__name__)
+
+
+@pytest.fixture(scope="module", params=EXPERIMENTS)
+def both(request, tff):
+    """A task's name, TFF's and ours, on synthetic data."""
+    name = request.param
+    spec = tff.simulation.baselines.ClientSpec(*SPEC)
+    theirs = theirs_of(tff, name)(spec, use_synthetic_data=True)
+    ours = EXPERIMENTS[name].create(fb.ClientSpec(*SPEC), use_synthetic_data=True)
+    return name, theirs, ours
+
+
+def batches_of(cohort):
+    """The batches of all clients, one after the other, cut to their real rows."""
+    cohort = sequential.place(cohort)
+    stream = jax.device_get(cohort.streams["train"])
+    steps = int(stream.step_offsets[int(cohort.num_clients)])
+    for rows, size in zip(stream.rows[:steps], stream.sizes[:steps], strict=True):
+        batch = cohort.batch(rows)
+        yield np.asarray(batch["x"])[:size], np.asarray(batch["y"])[:size]
+
+
+def assert_same_batches(theirs, ours):
+    theirs, ours = list(theirs), list(ours)
+    assert len(theirs) == len(ours) > 0
+    for (x, y), (our_x, our_y) in zip(theirs, ours, strict=True):
+        np.testing.assert_array_equal(our_x, x)
+        np.testing.assert_array_equal(our_y, y)
+
+
+def test_arguments_are_tffs(tff):
+    """The first ones, by name, order and default; ours may have more, by keyword."""
+    for name, experiment in EXPERIMENTS.items():
+        theirs = inspect.signature(theirs_of(tff, name)).parameters
+        ours = inspect.signature(experiment.create).parameters
+        shared = {k: p.default for k, p in ours.items() if p.kind is p.POSITIONAL_OR_KEYWORD}
+        assert list(shared.items()) == [(k, p.default) for k, p in theirs.items()], name
+
+
+@pytest.mark.parametrize("name", ["emnist", "cifar100", "stackoverflow", "shakespeare"])
+def test_synthetic_data_are_tffs(tff, name):
+    theirs = fb.from_client_data(getattr(tff.simulation.datasets, name).get_synthetic())
+    ours = getattr(fb.datasets, name).get_synthetic()
+    assert ours.client_ids == theirs.client_ids
+    for client_id in ours.client_ids:
+        mine, other = ours.client(client_id), theirs.client(client_id)
+        assert sorted(mine) == sorted(other)
+        for feature, values in other.items():
+            assert mine[feature].dtype == values.dtype
+            np.testing.assert_array_equal(mine[feature], values)
+
+
+def test_synthetic_counts_are_tffs(tff):
+    theirs, ours = tff.simulation.datasets.stackoverflow, fb.datasets.stackoverflow
+    for what in ("get_synthetic_word_counts", "get_synthetic_tag_counts"):
+        assert list(getattr(ours, what)().items()) == list(getattr(theirs, what)().items())
+
+
+def test_random_clients_have_tffs_batches(both):
+    name, theirs, ours = both
+    datasets = theirs.datasets.sample_train_clients(2, random_seed=SEED)
+    cohort = ours.datasets.sample_train_clients(2, random_seed=SEED)
+    reads = (pair for dataset in datasets for pair in dataset.as_numpy_iterator())
+    assert_same_batches(reads, batches_of(cohort))
+
+
+def test_an_evaluation_has_tffs_numbers(tff, both):
+    name, theirs, ours = both
+    test = theirs.datasets.get_centralized_test_data()
+    process = tff.learning.algorithms.build_fed_eval(theirs.model_fn)
+    weights = tff.learning.models.ModelWeights(list(ours.model.initial_weights.trainable), [])
+    state = process.set_model_weights(process.initialize(), weights)
+    expected = process.next(state, [test]).metrics["client_work"]["eval"]["current_round_metrics"]
+
+    evaluate = fb.algorithms.fed_eval(ours.model)
+    cohort = evaluate.place(ours.datasets.get_centralized_test_data())
+    output = evaluate.next(evaluate.initialize(), cohort)
+    found = output.metrics["client_work"]["eval"]["current_round_metrics"]
+    assert list(found) == [NAMES.get(metric, metric) for metric in expected]
+    for metric, value in expected.items():
+        rtol = TOLERANCES.get(name, 1e-5)
+        np.testing.assert_allclose(
+            found[NAMES.get(metric, metric)], value, rtol=rtol, err_msg=metric
+        )
+
+
+def test_a_summary_is_tffs(both):
+    name, theirs, ours = both
+    lines, mine = [], []
+    theirs.datasets.summary(lines.append)
+    ours.datasets.summary(mine.append)
+    assert mine == lines[: len(mine)]

@@ -1,0 +1,237 @@
+"""`fedbridge train`: a published experiment on a named task, in one command."""
+
+import contextlib
+import enum
+import inspect
+import json as json_
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from fedbridge._cli_console import console_for, meter, say
+from fedbridge.jax_core import FedbridgeError
+
+TRAIN_EXAMPLES = (
+    "Examples: [bold]fedbridge train emnist_character_recognition --rounds 20[/bold] · "
+    "[bold]fedbridge train stackoverflow_word_prediction --output-dir run[/bold], and after an "
+    "interruption the same with [bold]--resume[/bold] · [bold]fedbridge train "
+    "emnist_character_recognition --model 2nn --data DIR --evaluate-every 10[/bold]\n\n"
+    "Without --data: the folder that FEDBRIDGE_DATA names, TFF's cache, or what `fedbridge data "
+    "fetch` has fetched; else a small stand-in. The network is not asked."
+)
+_CHECKPOINT, _CONFIG, _WEIGHTS = "checkpoint.state", "config.json", "weights.npz"
+
+
+class Task(enum.StrEnum):
+    """The tasks, by TFF's names."""
+
+    emnist_character_recognition = "emnist_character_recognition"
+    emnist_autoencoder = "emnist_autoencoder"
+    stackoverflow_word_prediction = "stackoverflow_word_prediction"
+
+
+def train(
+    task: Annotated[Task, typer.Argument(metavar="TASK", help="One of " + ", ".join(Task) + ".")],
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", min=1, help="Default: as published.")
+    ] = None,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option("--output-dir", "-o", metavar="DIR", help="Default: fedbridge-TASK."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in DIR, to the same bits.")
+    ] = False,
+    evaluate_every: Annotated[
+        int, typer.Option("--evaluate-every", min=1, metavar="K", help="Rounds.")
+    ] = 50,
+    checkpoint_every: Annotated[
+        int, typer.Option("--checkpoint-every", min=1, metavar="K", help="Rounds.")
+    ] = 10,
+    data: Annotated[
+        Path | None, typer.Option("--data", metavar="DIR", help="A folder with TFF's files.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="Of EMNIST's characters: cnn_dropout, cnn or 2nn."),
+    ] = None,
+    clients: Annotated[
+        int | None, typer.Option("--clients", min=1, help="A round; default: as published.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Of weights, cohorts, shuffles and dropout.")
+    ] = 1,
+    json: Annotated[
+        str | None, typer.Option("--json", metavar="FILE", help="Save as JSON; - is stdout.")
+    ] = None,
+) -> None:
+    """Train a baseline task as Reddi et al. (2021) did, with FedAdam.
+
+    DIR gets the metrics of every round, curves, the state and, at the end, the weights.
+    """
+    from fedbridge import experiment as loop
+    from fedbridge.bridge.files import check_target, json_text, replace_text
+    from fedbridge.bridge.programs import keep_programs
+    from fedbridge.logs import metrics_files
+    from fedbridge.samplers import uniform
+    from fedbridge.tasks.published import EXPERIMENTS
+    from fedbridge.tff_io import weights_to_npz
+
+    keep_programs()
+    console = console_for(json)
+    experiment = EXPERIMENTS[task]
+    folder = output_dir or Path(f"fedbridge-{task}")
+    check_target(folder, folder=True)
+    if json not in (None, "-"):
+        check_target(json)
+    arguments = _arguments(experiment, model)
+    made, source = _task(console, experiment, data, {**arguments, "seed": seed})
+    splits = made.datasets
+    total = rounds or experiment.rounds
+    cohort = min(clients or experiment.clients, splits.train_data.num_clients)
+    config = {
+        "task": str(task),
+        **arguments,
+        "data": source,
+        "train_data": repr(splits.train_data),
+        "clients": cohort,
+        "batch_size": experiment.batch_size,
+        "max_elements": experiment.max_elements,
+        "client_learning_rate": 10**experiment.client_rate,
+        "server_learning_rate": 10**experiment.server_rate,
+        "epsilon": 10**experiment.epsilon,
+        "evaluate_every": evaluate_every,
+        "seed": seed,
+    }
+    _check_run(folder, config, resume)
+    replace_text(folder / _CONFIG, json_text(config))
+    process = experiment.process(made.model)
+    done = loop.saved_round(process, folder / _CHECKPOINT)
+    test = experiment.evaluation_data(made, seed)
+    evaluate = loop.central_eval(made.model, test)
+    say(console, f"data: {source}")
+    say(console, f"  training: {splits.train_data!r}")
+    say(console, f"  evaluation: {test!r}")
+    fewer = "" if cohort == (clients or experiment.clients) else " (all there are)"
+    say(console, f"rounds: {done + 1} to {total}, each of {cohort} clients{fewer}, in {folder}")
+    with _display(console, done, total) as show:
+        result = loop.train(
+            process,
+            splits.train_data,
+            splits.train_batches,
+            rounds=total,
+            sampler=uniform(cohort, seed=seed),
+            seed=seed,
+            checkpoint=folder / _CHECKPOINT,
+            checkpoint_every=checkpoint_every,
+            evaluate=evaluate,
+            evaluate_every=evaluate_every,
+            on_round=[metrics_files(folder, done=done), show],
+        )
+    weights = process.get_model_weights(result.state)
+    weights_to_npz(weights, folder / _WEIGHTS)
+    final = {name: float(value) for name, value in evaluate(weights).items()}
+    say(console, "after the last round: " + _shown(final))
+    say(console, f"{folder}: " + ", ".join(_files(folder)))
+    summary = {**config, "rounds": max(total, done), "evaluation": final, "folder": str(folder)}
+    if json == "-":
+        typer.echo(json_text(summary), nl=False)
+    elif json is not None:
+        replace_text(json, json_text(summary))
+
+
+def _arguments(experiment: Any, model: str | None) -> dict[str, Any]:
+    if model is None:
+        return dict(experiment.arguments)
+    if "model_id" not in inspect.signature(experiment.create).parameters:
+        raise FedbridgeError("--model: this task has one model; leave it out.")
+    return {**experiment.arguments, "model_id": model}
+
+
+def _task(
+    console: Console, experiment: Any, data: Path | None, arguments: dict[str, Any]
+) -> tuple[Any, str]:
+    """The task and where its data come from: real ones at hand, else a stand-in."""
+    from fedbridge.tff_io import data_at_hand, generated_data
+
+    spec = experiment.client_spec()
+    found = data_at_hand(experiment.file, data)
+    if found is None:
+        folder, source = generated_data(experiment.data_set)
+        source += f"; for real ones: fedbridge data fetch {experiment.data_set}"
+    else:
+        folder, source = data, found.source
+    if "progress" not in inspect.signature(experiment.create).parameters:
+        return experiment.create(spec, cache_dir=folder, **arguments), source
+    with meter(console, "turning text into ids") as show:
+        return experiment.create(spec, cache_dir=folder, progress=show, **arguments), source
+
+
+def _check_run(folder: Path, config: dict[str, Any], resume: bool) -> None:
+    """Refuses to mix two runs in one folder."""
+    file = folder / _CONFIG
+    if not resume:
+        if file.exists() or (folder / _CHECKPOINT).exists():
+            raise FedbridgeError(
+                f"{folder}: a run is there already; go on with it with --resume, or name another "
+                "folder with --output-dir."
+            )
+        return
+    if not file.exists():
+        if (folder / _CHECKPOINT).exists():
+            raise FedbridgeError(f"{file}: it is gone; start anew in another folder.")
+        return  # killed before it began
+    try:
+        before = json_.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise FedbridgeError(f"{file}: it is damaged; start anew in another folder.") from None
+    for name in {**config, **before}:
+        if name != "data" and config.get(name) != before.get(name):
+            raise FedbridgeError(
+                f"{folder}: the run there has {name} {before.get(name)!r}, not "
+                f"{config.get(name)!r}; resume it with the same, or name another folder."
+            )
+
+
+@contextlib.contextmanager
+def _display(console: Console, done: int, total: int) -> Iterator[Callable[[int, Any], None]]:
+    """A progress bar with the last round's loss; every evaluation is a line."""
+    from rich import progress as bars
+
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        bars.TimeRemainingColumn(),
+    )
+    with bars.Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("compiling", total=total, completed=done)
+
+        def show(round: int, metrics: Any) -> None:
+            training = metrics["client_work"]["train"]
+            description = f"loss {float(training['loss']):.4f}"
+            progress.update(task, completed=round, description=description)
+            if "evaluation" in metrics:
+                values = {name: float(value) for name, value in metrics["evaluation"].items()}
+                say(console, f"round {round}: {_shown(values)}")
+
+        yield show
+
+
+def _shown(metrics: dict[str, float]) -> str:
+    counts = [name for name in metrics if name.startswith("num_")]
+    return ", ".join(f"{name} {v:.4f}" for name, v in metrics.items() if name not in counts)
+
+
+def _files(folder: Path) -> list[str]:
+    """What is in the folder; draws the curves first, where matplotlib is installed."""
+    from importlib.util import find_spec
+
+    from fedbridge.logs import save_curves
+
+    if find_spec("matplotlib") is not None:
+        save_curves(folder)
+    return sorted(path.name for path in folder.iterdir() if path.is_file())
