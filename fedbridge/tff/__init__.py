@@ -13,12 +13,31 @@ from fedbridge.tff import (
     learning as learning,
     program as program,
     simulation as simulation,
+    structure as structure,
+    types as types,
 )
 from fedbridge.tff._contexts import backends as backends, framework as framework
 from fedbridge.tff._errors import MissingNameError as MissingNameError, Note as Note, missing
 from fedbridge.tff._federated_computation import federated_computation as federated_computation
+from fedbridge.tff._types import (
+    CLIENTS as CLIENTS,
+    SERVER as SERVER,
+    FederatedType as FederatedType,
+    FunctionType as FunctionType,
+    SequenceType as SequenceType,
+    StructType as StructType,
+    StructWithPythonType as StructWithPythonType,
+    TensorType as TensorType,
+    Type as Type,
+    to_type as to_type,
+)
 
 __version__ = "0.87.0"
+
+# Names of 0.15 and before, and of 0.16 to 0.67.
+NamedTupleType = StructType
+type_at_clients = types.at_clients
+type_at_server = types.at_server
 
 _TFF = "tensorflow_federated"
 
