@@ -14,11 +14,34 @@ from fedbridge.tff import (
     program as program,
     simulation as simulation,
     structure as structure,
+    tensorflow as tensorflow,
     types as types,
+)
+from fedbridge.tff._computations import (
+    Computation as Computation,
+    federated_computation as federated_computation,
 )
 from fedbridge.tff._contexts import backends as backends, framework as framework
 from fedbridge.tff._errors import MissingNameError as MissingNameError, Note as Note, missing
-from fedbridge.tff._federated_computation import federated_computation as federated_computation
+from fedbridge.tff._intrinsics import (
+    federated_aggregate as federated_aggregate,
+    federated_broadcast as federated_broadcast,
+    federated_collect as federated_collect,
+    federated_eval as federated_eval,
+    federated_map as federated_map,
+    federated_max as federated_max,
+    federated_mean as federated_mean,
+    federated_min as federated_min,
+    federated_reduce as federated_reduce,
+    federated_secure_sum as federated_secure_sum,
+    federated_secure_sum_bitwidth as federated_secure_sum_bitwidth,
+    federated_sum as federated_sum,
+    federated_value as federated_value,
+    federated_zip as federated_zip,
+    sequence_map as sequence_map,
+    sequence_reduce as sequence_reduce,
+    sequence_sum as sequence_sum,
+)
 from fedbridge.tff._types import (
     CLIENTS as CLIENTS,
     SERVER as SERVER,
@@ -38,6 +61,9 @@ __version__ = "0.87.0"
 NamedTupleType = StructType
 type_at_clients = types.at_clients
 type_at_server = types.at_server
+
+federated_apply = federated_map
+tf_computation = tensorflow.computation
 
 _TFF = "tensorflow_federated"
 
