@@ -14,8 +14,10 @@ from fedbridge.tff import (
     program as program,
     simulation as simulation,
     structure as structure,
+    templates as templates,
     tensorflow as tensorflow,
     types as types,
+    utils as utils,
 )
 from fedbridge.tff._computations import (
     Computation as Computation,

@@ -21,7 +21,7 @@ from fedbridge.tff._types import (
     Type,
     to_type,
 )
-from fedbridge.tff._values import Parameter, Run, Value, as_value, fitted
+from fedbridge.tff._values import Run, Value, as_value, fitted, parameter as parameter_of
 from fedbridge.tff.types import infer_type
 
 FEDERATED, TENSORFLOW = "federated", "tensorflow"
@@ -160,7 +160,7 @@ def compile_federated(
         if parameter_type is None:
             parameter, made = None, function()
         else:
-            parameter = Parameter(parameter_type)
+            parameter = parameter_of(parameter_type)
             made = apply(
                 function, parameter_type, lambda: parameter, lambda: list(parameter), unpack
             )
@@ -240,7 +240,7 @@ def apply(
         unnamed = names.count(None)
         if _binds(signature, [None] * unnamed, dict.fromkeys(names[unnamed:])):
             found = parts()
-            named = dict(zip(names[unnamed:], found[unnamed:], strict=True))
+            named: dict[Any, Any] = dict(zip(names[unnamed:], found[unnamed:], strict=True))
             return function(*found[:unnamed], **named)
     raise FederatedTypeError(
         f"{getattr(function, '__name__', 'the function')}{signature} does not take an argument of "

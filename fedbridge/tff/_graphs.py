@@ -38,11 +38,12 @@ def compile_tensorflow(
         )
 
     def traced(leaf: Callable[[Type], Any]) -> Any:
-        if parameter_type is None:
+        given = parameter_type
+        if given is None:
             return not_none(function(), function)
-        whole = lambda: _argument(parameter_type, leaf)
-        parts = lambda: _arguments(parameter_type, leaf)
-        return not_none(apply(function, parameter_type, whole, parts, unpack), function)
+        whole = lambda: _argument(given, leaf)
+        parts = lambda: _arguments(given, leaf)
+        return not_none(apply(function, given, whole, parts, unpack), function)
 
     feeds: list[Any] = []
     variables: list[Any] = []
@@ -101,7 +102,7 @@ def _argument(type_spec: Type, leaf: Callable[[Type], Any]) -> Any:
 
 
 def _arguments(type_spec: Any, leaf: Callable[[Type], Any]) -> list[Any]:
-    """Its elements as arguments; as TFF does, one without a name is always in Python's containers."""
+    """Its elements as arguments; one without a name always in Python's containers."""
     return [
         _in_containers(child, leaf) if name is None else _argument(child, leaf)
         for name, child in structure.iter_elements(type_spec)

@@ -130,11 +130,13 @@ class TensorType(Type):
         return f"TensorType({dtype})" if self.shape == () else f"TensorType({dtype}, {self.shape})"
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, TensorType) and self.dtype == other.dtype
-        return same and self.shape == other.shape
+        return isinstance(other, TensorType) and self._key() == other._key()
 
     def __hash__(self) -> int:
-        return hash((self.dtype, self.shape))
+        return hash(self._key())
+
+    def _key(self) -> tuple[np.dtype, ArrayShape]:
+        return self.dtype, self.shape
 
     def is_assignable_from(self, source_type: Type) -> bool:
         """Of the same dtype; a size that is not known takes any."""
@@ -268,11 +270,13 @@ class FunctionType(Type):
         return f"FunctionType({self.parameter!r}, {self.result!r})"
 
     def __eq__(self, other: object) -> bool:
-        same = isinstance(other, FunctionType) and self.parameter == other.parameter
-        return same and self.result == other.result
+        return isinstance(other, FunctionType) and self._key() == other._key()
 
     def __hash__(self) -> int:
-        return hash((FunctionType, self.parameter, self.result))
+        return hash(self._key())
+
+    def _key(self) -> tuple[Type | None, Type]:
+        return self.parameter, self.result
 
     def is_assignable_from(self, source_type: Type) -> bool:
         """Functions that take what this one takes, with a result that is."""
@@ -376,10 +380,11 @@ def to_type(obj: Any) -> Type:
         return TensorType(obj)
     if isinstance(obj, tuple) and len(obj) == 2 and _is_dtype(obj[0]) and _is_shape(obj[1]):
         return TensorType(*obj)
-    if hasattr(obj, "element_spec"):
-        return SequenceType(obj.element_spec)
-    if hasattr(obj, "dtype") and hasattr(obj, "shape") and hasattr(obj, "is_compatible_with"):
-        return TensorType(obj.dtype, obj.shape)
+    spec: Any = obj
+    if hasattr(spec, "element_spec"):
+        return SequenceType(spec.element_spec)
+    if hasattr(spec, "dtype") and hasattr(spec, "shape") and hasattr(spec, "is_compatible_with"):
+        return TensorType(spec.dtype, spec.shape)
     if structure.parts(obj) is None:
         raise FederatedTypeError(
             f"{obj!r} describes no type of TFF; write a dtype such as np.float32, a pair "

@@ -45,11 +45,12 @@ class Value:
     Args:
         type_signature: Its type.
         compute: What it is in a call.
+        parts: Its elements, where they are values by themselves.
     """
 
-    def __init__(self, type_signature: Type, compute: Compute):
+    def __init__(self, type_signature: Type, compute: Compute, parts: list[Any] | None = None):
         self.type_signature = type_signature
-        self._compute = compute
+        self._compute, self._parts = compute, parts
 
     def __dir__(self) -> list[str]:
         return ["type_signature", *structure.name_list(self._struct())]
@@ -99,24 +100,20 @@ class Value:
         return inner
 
 
-class Parameter(Value):
-    """The parameter of a body."""
+def parameter(type_signature: Type) -> Value:
+    """The parameter of a body, which a call binds."""
+    made = Value(type_signature, lambda run: run.bound[id(made)])
+    return made
 
-    def __init__(self, type_signature: Type):
-        super().__init__(type_signature, lambda run: run.bound[id(self)])
 
-
-class Structure(Value):
+def of_parts(type_signature: StructType, parts: list[Value]) -> Value:
     """A structure of values."""
-
-    def __init__(self, type_signature: StructType, parts: list[Value]):
-        super().__init__(type_signature, lambda run: tuple(run.of(part) for part in parts))
-        self._parts = parts
+    return Value(type_signature, lambda run: tuple(run.of(part) for part in parts), parts)
 
 
 def selected(value: Value, place: int) -> Value:
     """An element of a structure, or of what is at a placement."""
-    if isinstance(value, Structure):
+    if value._parts is not None:
         return value._parts[place]
     signature: Any = value.type_signature
     if not isinstance(signature, FederatedType):
@@ -153,8 +150,8 @@ def as_value(made: Any) -> Value:
     types = [(name, part.type_signature) for name, part in pairs]
     parts = [part for _, part in pairs]
     if isinstance(made, structure.Struct):
-        return Structure(StructType(types), parts)
-    return Structure(StructWithPythonType(types, type(made)), parts)
+        return of_parts(StructType(types), parts)
+    return of_parts(StructWithPythonType(types, type(made)), parts)
 
 
 def zipped(value: Value) -> Value:
@@ -196,7 +193,7 @@ def fitted(value: Value, type_spec: Type) -> Value:
     if isinstance(type_spec, StructType) and isinstance(signature, StructType):
         if len(type_spec) == len(signature):
             parts = [fitted(selected(value, place), child) for place, child in enumerate(type_spec)]
-            return Structure(type_spec, parts)
+            return of_parts(type_spec, parts)
     elif isinstance(type_spec, FederatedType) and isinstance(signature, StructType):
         one = zipped(value)
         type_spec.check_assignable_from(one.type_signature)

@@ -122,7 +122,7 @@ def parts(value: Any) -> list[tuple[str | None, Any]] | None:
     return None
 
 
-def rebuilt(kind: type | None, elements: list[tuple[str | None, Any]]) -> Any:
+def rebuilt(kind: Any, elements: list[tuple[Any, Any]]) -> Any:
     """A container of elements; without a class a dictionary where they have names, else a tuple.
 
     Example:
@@ -140,7 +140,7 @@ def rebuilt(kind: type | None, elements: list[tuple[str | None, Any]]) -> Any:
     if is_named_tuple(kind) or is_attrs(kind):
         return kind(**dict(elements))
     if issubclass(kind, Mapping):
-        return kind(elements)
+        return kind(elements)  # type: ignore[call-arg]
     return kind(value for _, value in elements)
 
 

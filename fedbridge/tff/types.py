@@ -138,7 +138,8 @@ def type_to_tf_tensor_specs(type_spec: Any) -> Any:
     import tensorflow as tf
 
     def spec(leaf: TensorType) -> Any:
-        return tf.TensorSpec(leaf.shape, tf.string if leaf.dtype.kind == "U" else leaf.dtype)
+        dtype = tf.string if leaf.dtype.kind == "U" else tf.as_dtype(leaf.dtype)
+        return tf.TensorSpec(tf.TensorShape(leaf.shape), dtype)  # type: ignore[arg-type]
 
     return structure_from_tensor_type_tree(spec, type_spec)
 
