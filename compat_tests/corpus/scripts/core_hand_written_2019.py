@@ -47,11 +47,10 @@ def train(model, batches):
             b.assign_sub(0.1 * db)
             n = tf.cast(tf.shape(labels)[0], tf.float32)
             rows, total = rows + n, total + n * loss
-        return rows, total / rows
+        delta = collections.OrderedDict([("w", w - model.w), ("b", b - model.b)])
+        return Client(delta, rows, total / rows)
 
-    rows, loss = loop()
-    delta = collections.OrderedDict([("w", w - model.w), ("b", b - model.b)])
-    return Client(delta, rows, loss)
+    return loop()
 
 
 @tff.tf_computation(SERVER, MODEL)
