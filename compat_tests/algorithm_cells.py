@@ -273,7 +273,7 @@ def main(folder, names):
             script = {"name": Path(__file__).name, "arguments": [name], "sha256": digest}
             recorder.record_function(current, CELLS[name], folder / name, script=script)
     finally:
-        recorder.end_workers()
+        recorder._end_workers()
 
 
 if __name__ == "__main__":

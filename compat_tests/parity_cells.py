@@ -292,7 +292,7 @@ def main(folder, names):
         done = f"FAILED: {failed[name]!r}" if name in failed else "recorded"
         print(f"{number + 1} of {len(names or ROWS)}, {time.time() - started:.0f} s: {name} {done}")
         sys.stdout.flush()
-    recorder.end_workers()
+    recorder._end_workers()
     ordered = {
         name: {**row.attributes, **entries[name]} for name, row in ROWS.items() if name in entries
     }

@@ -89,8 +89,8 @@ def _watching(current: Current, watch: Watch, function: Callable[[], Any]) -> No
         )
 
 
-def end_workers() -> None:
-    """Ends the worker that TFF leaves behind, holding every inherited pipe open."""
+def _end_workers() -> None:
+    # TFF leaves its worker behind, holding every inherited pipe open.
     import psutil
 
     for child in psutil.Process().children(recursive=True):
@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A child of a background shell inherits SIGINT as ignored, and TFF then waits for ever for a
     # worker that it "interrupted".
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    atexit.register(end_workers)
+    atexit.register(_end_workers)
     os.environ.setdefault("MPLBACKEND", "Agg")
     watch = (
         Recording(options.events, options.rounds, options.out)
