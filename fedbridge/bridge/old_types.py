@@ -1,4 +1,4 @@
-"""TensorFlow's dtypes and specs in the types of the real TFF, 0.87.0 of which takes NumPy's only."""
+"""TensorFlow's dtypes and specs in the types of TFF 0.87.0, which takes NumPy's only."""
 
 import importlib
 from typing import Any

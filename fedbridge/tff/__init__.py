@@ -43,6 +43,7 @@ from fedbridge.tff._intrinsics import (
     sequence_map as sequence_map,
     sequence_reduce as sequence_reduce,
     sequence_sum as sequence_sum,
+    to_value as to_value,
 )
 from fedbridge.tff._types import (
     CLIENTS as CLIENTS,
@@ -56,14 +57,14 @@ from fedbridge.tff._types import (
     Type as Type,
     to_type as to_type,
 )
+from fedbridge.tff._values import Value as Value
 
 __version__ = "0.87.0"
 
-# Names of 0.15 and before, and of 0.16 to 0.67.
+# Older names.
 NamedTupleType = StructType
 type_at_clients = types.at_clients
 type_at_server = types.at_server
-
 federated_apply = federated_map
 tf_computation = tensorflow.computation
 

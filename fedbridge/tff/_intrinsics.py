@@ -23,9 +23,16 @@ from fedbridge.tff._types import (
     TensorType,
     Type,
     contains,
+    to_type,
 )
-from fedbridge.tff._values import Run, Value, as_value, each, zipped
+from fedbridge.tff._values import Run, Value, as_value, each, fitted, zipped
 from fedbridge.tff.types import is_structure_of_tensors
+
+
+def to_value(arg: Any, type_spec: Any = None) -> Value:
+    """What a body is made of as a value, perhaps as one of a type."""
+    made = as_value(arg)
+    return made if type_spec is None else fitted(made, to_type(type_spec))
 
 
 def federated_value(value: Any, placement: Placement) -> Value:

@@ -21,6 +21,10 @@ class FederatedTypeError(FedbridgeError, TypeError):
     """A type where another one is needed, or a value that is not of its type."""
 
 
+class MissingElementError(FedbridgeError, AttributeError):
+    """An element that a value does not have."""
+
+
 class TypeNotAssignableError(FederatedTypeError):
     """Values of one type cannot be taken as values of another."""
 

@@ -13,6 +13,7 @@ from fedbridge.tff._types import (
     CLIENTS,
     FederatedType,
     FederatedTypeError,
+    MissingElementError,
     Placement,
     StructType,
     StructWithPythonType,
@@ -60,7 +61,7 @@ class Value:
             raise AttributeError(name)
         names = self._names()
         if name not in names:
-            raise AttributeError(
+            raise MissingElementError(
                 f"a value of type {self.type_signature} has no element {name!r}; in the body of a "
                 "federated computation values can only be passed on, mapped and aggregated."
             )

@@ -49,7 +49,9 @@ def evaluate(weights, threshold, dataset):
             metrics[0].update_state(batch["y"][:, None], predictions[:, None])
             metrics[1].update_state(batch["y"], predictions)
             metrics[2].update_state(tf.cast(predictions > threshold, tf.float32))
-        return collections.OrderedDict((m.name, [v.read_value() for v in m.variables]) for m in metrics)
+        return collections.OrderedDict(
+            (m.name, [v.read_value() for v in m.variables]) for m in metrics
+        )
 
     return loop()
 

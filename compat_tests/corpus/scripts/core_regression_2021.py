@@ -21,7 +21,8 @@ def batches(n):
 federated_train_data = [batches(n) for n in (3, 1, 2)]
 
 BATCH_SPEC = collections.OrderedDict(
-    x=tf.TensorSpec(shape=[None, 6], dtype=tf.float32), y=tf.TensorSpec(shape=[None], dtype=tf.int32)
+    x=tf.TensorSpec(shape=[None, 6], dtype=tf.float32),
+    y=tf.TensorSpec(shape=[None], dtype=tf.int32),
 )
 BATCH_TYPE = tff.to_type(BATCH_SPEC)
 MODEL_SPEC = collections.OrderedDict(
@@ -56,8 +57,7 @@ print(batch_loss(initial_model, sample_batch))
 def batch_train(initial_model, batch, learning_rate):
     # Variables of their own in every call.
     model_vars = collections.OrderedDict(
-        (name, tf.Variable(name=name, initial_value=value))
-        for name, value in initial_model.items()
+        (name, tf.Variable(name=name, initial_value=value)) for name, value in initial_model.items()
     )
     optimizer = tf.keras.optimizers.SGD(learning_rate)
 

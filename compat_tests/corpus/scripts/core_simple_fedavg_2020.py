@@ -30,7 +30,9 @@ class KerasModelWrapper(object):
 
     def from_weights(self, model_weights):
         tff.utils.assign(self.keras_model.trainable_variables, list(model_weights.trainable))
-        tff.utils.assign(self.keras_model.non_trainable_variables, list(model_weights.non_trainable))
+        tff.utils.assign(
+            self.keras_model.non_trainable_variables, list(model_weights.non_trainable)
+        )
 
 
 @attr.s(eq=False, frozen=True, slots=True)

@@ -55,7 +55,9 @@ print(local_stats.type_signature)
 print(survey.type_signature.formatted_representation())
 # Sums of small and large numbers: their order shows in the last digits.
 rng = np.random.RandomState(2)
-clients = [list((10.0 ** rng.randint(-3, 4, n) * rng.rand(n)).astype(np.float32)) for n in (3, 8, 1, 40)]
+clients = [
+    list((10.0 ** rng.randint(-3, 4, n) * rng.rand(n)).astype(np.float32)) for n in (3, 8, 1, 40)
+]
 found = survey(clients, 30.0)
 for name, value in found.items():
     if name == "marks":

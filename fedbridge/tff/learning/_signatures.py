@@ -8,7 +8,7 @@ import numpy as np
 
 from fedbridge import jax_core as fc
 from fedbridge.tff._client_batches import cohort
-from fedbridge.tff._process import LearningProcess, as_core
+from fedbridge.tff._process import LearningProcess, ModelWeights, as_core
 from fedbridge.tff._types import (
     CLIENTS,
     SERVER,
@@ -16,6 +16,7 @@ from fedbridge.tff._types import (
     FunctionType,
     SequenceType,
     StructType,
+    StructWithPythonType,
     TensorType,
     Type,
     to_type,
@@ -44,13 +45,21 @@ class Typed:
         return self._function(*args, **kwargs)
 
 
+def weights_type_from_model(model: Any) -> StructWithPythonType:
+    """The type of the weights of a model, or of what a `model_fn` makes."""
+    made = model() if callable(model) and not hasattr(model, "trainable_variables") else model
+    weights = infer_type(ModelWeights.from_model(made))
+    assert isinstance(weights, StructWithPythonType)
+    return weights
+
+
 def typed(build: Callable[..., LearningProcess]) -> Callable[..., LearningProcess]:
     """A builder whose processes know their types; its first argument is `model_fn`."""
 
     @functools.wraps(build)
     def building(model_fn: Any, *args: Any, **kwargs: Any) -> LearningProcess:
         process = build(model_fn, *args, **kwargs)
-        state = functools.cache(lambda: infer_type(process.initialize()))
+        state: Callable[[], Any] = functools.cache(lambda: infer_type(process.initialize()))
         weights = lambda: state().global_model_weights
 
         def following() -> FunctionType:
