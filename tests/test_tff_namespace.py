@@ -196,7 +196,7 @@ def test_a_name_that_is_not_there(name, words):
             lambda: tff.learning.build_federated_averaging_process(model_fn, stateful_delta=1),
             r"build_federated_averaging_process\(stateful_delta=...\) has no counterpart",
         ),
-        (lambda: tff.federated_computation(lambda x: x), "tff.federated_computation"),
+        (lambda: tff.federated_select, "tff.federated_select is not in fedbridge.tff yet"),
     ],
 )
 def test_bad_input_is_one_sentence(call, words):

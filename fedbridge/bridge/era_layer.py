@@ -12,7 +12,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from fedbridge.bridge import builders, eras, old_keras
+from fedbridge.bridge import builders, eras, old_keras, old_types
 from fedbridge.bridge.old_metrics import Metrics, old_training_metrics
 from fedbridge.jax_core import ScriptError
 
@@ -41,11 +41,13 @@ def install(watch: Any) -> None:
         ],
         "tff.learning.state_with_new_model_weights": _state_with_new_model_weights,
         "tff.utils.update_state": tff.structure.update_struct,
+        "tff.utils.assign": _assign,
         "tff.type_at_clients": _type_at(tff.CLIENTS),
         "tff.type_at_server": _type_at(tff.SERVER),
         "tff.types.at_clients": _type_at(tff.CLIENTS),
         "tff.types.at_server": _type_at(tff.SERVER),
         "tff.tf_computation": tff.tensorflow.computation,
+        "tff.federated_apply": tff.federated_map,
     }
     for name, function in renamed.items():
         _add(name, _noting(watch, name, function))
@@ -74,6 +76,7 @@ def install(watch: Any) -> None:
             _add(entry.name, _accepting(watch, entry.name))
     state = learning.templates.LearningAlgorithmState
     state.model = property(lambda self: self.global_model_weights)
+    old_types.teach(watch)
     _teach_keras_old_arguments(watch)
 
 
@@ -237,6 +240,13 @@ def _evaluation(watch: Any, model_fn: Any, *_: Any, **__: Any) -> Any:
 def _assign_weights_to_keras_model(keras_model: Any, tff_weights: Any) -> None:
     weights = getattr(tff_weights, "global_model_weights", tff_weights)
     weights.assign_weights_to(keras_model)
+
+
+def _assign(target: Any, source: Any) -> Any:
+    import tensorflow as tf
+
+    pairs = zip(tf.nest.flatten(target), tf.nest.flatten(source), strict=True)
+    return tf.group(*(variable.assign(value) for variable, value in pairs))
 
 
 def _state_with_new_model_weights(

@@ -13,12 +13,60 @@ from fedbridge.tff import (
     learning as learning,
     program as program,
     simulation as simulation,
+    structure as structure,
+    templates as templates,
+    tensorflow as tensorflow,
+    types as types,
+    utils as utils,
+)
+from fedbridge.tff._computations import (
+    Computation as Computation,
+    federated_computation as federated_computation,
 )
 from fedbridge.tff._contexts import backends as backends, framework as framework
 from fedbridge.tff._errors import MissingNameError as MissingNameError, Note as Note, missing
-from fedbridge.tff._federated_computation import federated_computation as federated_computation
+from fedbridge.tff._intrinsics import (
+    federated_aggregate as federated_aggregate,
+    federated_broadcast as federated_broadcast,
+    federated_collect as federated_collect,
+    federated_eval as federated_eval,
+    federated_map as federated_map,
+    federated_max as federated_max,
+    federated_mean as federated_mean,
+    federated_min as federated_min,
+    federated_reduce as federated_reduce,
+    federated_secure_sum as federated_secure_sum,
+    federated_secure_sum_bitwidth as federated_secure_sum_bitwidth,
+    federated_sum as federated_sum,
+    federated_value as federated_value,
+    federated_zip as federated_zip,
+    sequence_map as sequence_map,
+    sequence_reduce as sequence_reduce,
+    sequence_sum as sequence_sum,
+    to_value as to_value,
+)
+from fedbridge.tff._types import (
+    CLIENTS as CLIENTS,
+    SERVER as SERVER,
+    FederatedType as FederatedType,
+    FunctionType as FunctionType,
+    SequenceType as SequenceType,
+    StructType as StructType,
+    StructWithPythonType as StructWithPythonType,
+    TensorType as TensorType,
+    Type as Type,
+    to_type as to_type,
+)
+from fedbridge.tff._values import Value as Value
 
 __version__ = "0.87.0"
+
+# Older names.
+NamedTupleType = StructType
+type_at_clients = types.at_clients
+type_at_server = types.at_server
+federated_apply = federated_map
+tf_computation = tensorflow.computation
 
 _TFF = "tensorflow_federated"
 

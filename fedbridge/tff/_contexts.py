@@ -6,11 +6,13 @@ from typing import Any
 
 from fedbridge.bridge import eras
 from fedbridge.tff._errors import empty_package, note
+from fedbridge.tff.types import type_from_tensors, type_to_tf_tensor_specs
 
 
-def _package(name: str) -> types.ModuleType:
-    """A package with its accepted names, and those of the packages in it."""
+def _package(name: str, **others: Any) -> types.ModuleType:
+    """A package with its accepted names, those of the packages in it, and others."""
     package = empty_package(name)
+    package.__dict__.update(others)
     inner = set()
     for entry in eras.table().values():
         if not entry.name.startswith(f"{name}."):
@@ -34,4 +36,8 @@ def _accepting(name: str) -> Callable[..., Any]:
 
 
 backends = _package("tff.backends")
-framework = _package("tff.framework")
+framework = _package(
+    "tff.framework",
+    type_from_tensors=type_from_tensors,
+    type_to_tf_tensor_specs=type_to_tf_tensor_specs,
+)

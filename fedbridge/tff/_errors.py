@@ -80,7 +80,7 @@ def runs(symbol: str) -> bool:
     """Whether the namespace has a name of TFF.
 
     Example:
-        >>> runs("tff.learning.algorithms.build_fed_eval"), runs("tff.federated_map")
+        >>> runs("tff.learning.algorithms.build_fed_eval"), runs("tff.federated_select")
         (True, False)
     """
     import fedbridge.tff

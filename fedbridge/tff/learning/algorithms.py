@@ -12,12 +12,14 @@ from fedbridge import algorithms, jax_core as fc
 from fedbridge.tff import _arguments as arguments
 from fedbridge.tff._errors import missing, note
 from fedbridge.tff._process import LearningProcess
+from fedbridge.tff.learning._signatures import typed
 from fedbridge.tff.learning._weighting import ClientWeighting, client_weight
 
 _sgd = functools.partial(fc.optimizers.sgdm, 1.0)
 _sum = fc.sum_then_finalize
 
 
+@typed
 def build_weighted_fed_avg(
     model_fn: Any,
     client_optimizer_fn: Any,
@@ -38,6 +40,7 @@ def build_weighted_fed_avg(
     )  # fmt: skip
 
 
+@typed
 def build_unweighted_fed_avg(
     model_fn: Any,
     client_optimizer_fn: Any,
@@ -77,6 +80,7 @@ def fed_avg(
     )
 
 
+@typed
 def build_weighted_fed_prox(
     model_fn: Any,
     proximal_strength: float,
@@ -106,6 +110,7 @@ def build_weighted_fed_prox(
     )
 
 
+@typed
 def build_unweighted_fed_prox(
     model_fn: Any,
     proximal_strength: float,
@@ -124,6 +129,7 @@ def build_unweighted_fed_prox(
     )  # fmt: skip
 
 
+@typed
 def build_fed_sgd(
     model_fn: Any,
     server_optimizer_fn: Any = None,
@@ -158,6 +164,7 @@ def fed_sgd(
     )
 
 
+@typed
 def build_weighted_mime_lite(
     model_fn: Any,
     base_optimizer: Any,
@@ -185,6 +192,7 @@ def build_weighted_mime_lite(
     )
 
 
+@typed
 def build_unweighted_mime_lite(
     model_fn: Any,
     base_optimizer: Any,
@@ -203,6 +211,7 @@ def build_unweighted_mime_lite(
     )  # fmt: skip
 
 
+@typed
 def build_fed_eval(
     model_fn: Any,
     model_distributor: Any = None,

@@ -6,6 +6,9 @@ from typing import Any
 from fedbridge import jax_core as fc
 from fedbridge.tff._errors import missing
 from fedbridge.tff._process import ModelWeights as ModelWeights
+from fedbridge.tff.learning._signatures import (
+    weights_type_from_model as weights_type_from_model,
+)
 from fedbridge.tff_io import from_keras
 
 
