@@ -36,6 +36,7 @@ from fedbridge.tff_io._keras_reconstruction import (
     Partition as Partition,
     from_keras_reconstruction as from_keras_reconstruction,
     from_keras_reconstruction_config as from_keras_reconstruction_config,
+    from_keras_reconstruction_variables as from_keras_reconstruction_variables,
 )
 from fedbridge.tff_io._leaf import from_leaf as from_leaf
 from fedbridge.tff_io._program_state import (
