@@ -3,19 +3,26 @@
 python -m compat_tests.corpus.under_tff FOLDER SCRIPT
 """
 
+import atexit
 import contextlib
+import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
-from fedbridge.bridge import recorder
+from fedbridge.bridge import recorder, script as scripts
+from fedbridge.bridge.watch import Timing
 
 folder, script = sys.argv[1:]
+signal.signal(signal.SIGINT, signal.default_int_handler)
+atexit.register(recorder._end_workers)
+os.environ.setdefault("MPLBACKEND", "Agg")
 with (
     Path(folder, Path(script).name).with_suffix(".txt").open("w") as file,
     contextlib.redirect_stdout(file),
     tempfile.TemporaryDirectory() as scratch,
 ):
-    files = ["--out", f"{scratch}/out", "--events", f"{scratch}/events"]
-    code = recorder.main(["--mode", "time", "--script", script, *files])
-sys.exit(code)
+    # A script without a round to watch, such as one of personalization, is fine here.
+    recorder.install().watch = Timing(Path(scratch, "events"), None)
+    scripts.run(script, [])
