@@ -35,7 +35,8 @@ def made_by(model_fn: Any) -> Any:
     Raises:
         ModelError: It is neither a function nor a model.
     """
-    if isinstance(model_fn, fc.Model) or hasattr(model_fn, "core_model"):
+    made = isinstance(model_fn, fc.Model) or hasattr(model_fn, "core_model")
+    if made and not isinstance(model_fn, type):  # a class makes models
         return model_fn
     if not callable(model_fn):
         raise fc.ModelError(
@@ -63,6 +64,13 @@ def optimizer(given: Any, name: str) -> optax.GradientTransformation:
     is_one = isinstance(made, optax.GradientTransformation)
     fc.check_argument(is_one, name, made, "an optimizer: one of tff.learning.optimizers, or Keras'")
     return made
+
+
+def client_optimizer(given: Any, model_fn: Any) -> optax.GradientTransformation:
+    """The clients' optimizer; beside a functional model TFF shows none of its hyperparameters."""
+    made = optimizer(given, "client_optimizer_fn")
+    functional = hasattr(model_fn, "predict_on_batch") and hasattr(model_fn, "initial_weights")
+    return optax.chain(made) if functional and not isinstance(model_fn, type) else made
 
 
 def optimizer_or(
@@ -104,7 +112,7 @@ def schedule(given: Any, name: str) -> Callable[[Any], Any]:
         return np.asarray(given(tensorflow.constant(number) if tensorflow else number), np.float32)
 
     rate = jax.ShapeDtypeStruct((), np.float32)
-    return lambda number: jax.pure_callback(call, rate, number)
+    return lambda number: fc.on_host(call, rate, number)
 
 
 def no_distributor(given: Any) -> None:

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fedbridge import jax_core as fc
+from fedbridge.tff._errors import note
 from fedbridge.tff.learning._keras_finalizer import create_keras_metric_finalizer
 from fedbridge.tff.learning._keras_metrics import counters, mean_loss
-from fedbridge.tff_io import from_keras
+from fedbridge.tff_io import Body, Computed, from_keras, from_tensorflow
 
 
 class BatchOutput(NamedTuple):
@@ -31,8 +32,45 @@ class VariableModel:
     """
 
     def core_model(self) -> fc.Model:
-        """The model as the builders of this namespace take it."""
-        raise fc.ModelError(f"{type(self).__name__} has TensorFlow code of its own.")
+        """The model as the builders of this namespace take it.
+
+        Raises:
+            ModelError: See `fedbridge.tff_io.from_tensorflow`.
+        """
+        return from_tensorflow(_body(self), note)
+
+
+def _body(model: Any) -> Body:
+    """The model as a function of weights and batches, which sets its variables before."""
+    import tensorflow as tf
+
+    def variables(name: str) -> list[Any]:
+        found = tf.nest.flatten(getattr(model, name))
+        # Keras 3 has its own around TensorFlow's.
+        return [one if isinstance(one, tf.Variable) else one.value for one in found]
+
+    trainable, non_trainable = variables("trainable_variables"), variables("non_trainable_variables")
+    local = [(variable, variable.numpy()) for variable in variables("local_variables")]
+
+    def compute(
+        weights: Sequence[Any], fixed: Sequence[Any], batches: Sequence[Any], training: bool
+    ) -> Computed:
+        pairs = zip([*trainable, *non_trainable], [*weights, *fixed], strict=True)
+        for variable, value in [*pairs, *local]:
+            variable.assign(value)
+        output = BatchOutput(num_examples=0)
+        for batch in batches:
+            output = model.forward_pass(batch, training=training)
+        rows = output.num_examples
+        if rows is None:
+            rows = tf.shape(tf.nest.flatten(output.predictions)[0])[0]
+        report = model.report_local_unfinalized_metrics()
+        after = [tf.convert_to_tensor(variable) for variable in non_trainable]
+        return Computed(output.loss, rows, report, after, trainable)
+
+    initial = fc.ModelWeights([v.numpy() for v in trainable], [v.numpy() for v in non_trainable])
+    finalizers = model.metric_finalizers()
+    return Body(type(model).__name__, initial, model.input_spec, compute, finalizers)
 
 
 class KerasModel(VariableModel):
@@ -101,7 +139,7 @@ class KerasModel(VariableModel):
     def _forward_pass(self, batch_input: Any, training: bool) -> BatchOutput:
         import tensorflow as tf
 
-        x, y = _x_and_y(batch_input)
+        x, y = x_and_y(batch_input)
         predictions = self.predict_on_batch(x, training)
         for metric in self.get_metrics():
             metric.update_state(y, predictions)
@@ -142,7 +180,8 @@ class KerasModel(VariableModel):
             variable.assign(variable * 0)
 
 
-def _x_and_y(batch: Any) -> tuple[Any, Any]:
+def x_and_y(batch: Any) -> tuple[Any, Any]:
+    """What a batch gives to the model, and what it compares predictions with."""
     if hasattr(batch, "_asdict"):
         batch = batch._asdict()
     if isinstance(batch, Mapping):

@@ -5,6 +5,10 @@ from typing import Any
 
 from fedbridge.tff._errors import missing
 from fedbridge.tff._process import ModelWeights as ModelWeights
+from fedbridge.tff.learning._functional_model import (
+    FunctionalModel as FunctionalModel,
+    functional_model_from_keras as functional_model_from_keras,
+)
 from fedbridge.tff.learning._reconstruction import ReconstructionModel as ReconstructionModel
 from fedbridge.tff.learning._variable_model import (
     BatchOutput as BatchOutput,
