@@ -4,6 +4,7 @@ Builders take one as what it is underneath, a model of the core (`core_model`). 
 TensorFlow, for scripts that call them: strategies of personalization, Federated Core.
 """
 
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -90,16 +91,32 @@ class KerasModel(VariableModel):
         self._core: fc.Model | None = None
 
     def core_model(self) -> fc.Model:
-        """By the converter of Keras models, or, where a layer is not known to it, by TensorFlow.
+        """By the converter of Keras models; where that does not know a part, as TensorFlow code.
 
         Raises:
             ModelError: For a layer, loss or metric that neither computes.
         """
         if self._core is None:
-            self._core = from_keras(
-                self._keras_model, self._loss, self._given, loss_weights=self._loss_weights
-            )
+            try:
+                self._core = from_keras(
+                    self._keras_model, self._loss, self._given, loss_weights=self._loss_weights
+                )
+            except fc.ModelError as unknown:
+                if not self._is_tensorflow_code():
+                    raise
+                reason = str(unknown).partition(";")[0]
+                note(f"the Keras model is taken as TensorFlow code: {reason}")
+                self._core = super().core_model()
         return self._core
+
+    def _is_tensorflow_code(self) -> bool:
+        """Whether TensorFlow is there, and no layer is recurrent: those are the converter's alone.
+
+        What has two metrics of one name is wrong in TensorFlow too.
+        """
+        names = [metric.name for metric in self._given]
+        there = "tensorflow" in sys.modules and self.input_spec is not None
+        return there and len(set(names)) == len(names) and not _is_recurrent(self._keras_model)
 
     @property
     def trainable_variables(self) -> list[Any]:
@@ -178,6 +195,11 @@ class KerasModel(VariableModel):
         """The metrics start anew."""
         for variable in self.local_variables:
             variable.assign(variable * 0)
+
+
+def _is_recurrent(layer: Any) -> bool:
+    inner = [*getattr(layer, "layers", ()), *filter(None, [getattr(layer, "layer", None)])]
+    return hasattr(layer, "cell") or any(map(_is_recurrent, inner))
 
 
 def x_and_y(batch: Any) -> tuple[Any, Any]:
