@@ -163,3 +163,8 @@ def __getattr__(name: str) -> Any:
     if name in _FROM_TFF_IO:
         return getattr(importlib.import_module("fedbridge.tff_io"), name)
     raise AttributeError(f"module 'fedbridge' has no attribute {name!r}")
+
+
+def load_ipython_extension(ipython: Any) -> None:
+    """`%load_ext fedbridge`: in this notebook `import tensorflow_federated` gives fedbridge.tff."""
+    importlib.import_module("fedbridge.tff").install()

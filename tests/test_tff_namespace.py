@@ -70,7 +70,7 @@ def test_a_process_computes_what_the_core_computes():
             for i, batches in enumerate(CLIENTS)
         }
     )
-    core = fb.algorithms.fed_avg(model_fn(), fb.optimizers.sgdm(0.1))
+    core = fb.algorithms.fed_avg(model_fn().core_model(), fb.optimizers.sgdm(0.1))
     expected = core.initialize()
     batches = fb.Batches(batch_size=3)
     for round in (1, 2):
@@ -155,7 +155,7 @@ def test_execution_contexts_are_taken_and_dropped():
     [
         ("learning.build_fedavg", "the nearest name is tff.learning.algorithms.build_weighted"),
         ("simulation.models.from_keras_model", "nearest name is tff.learning.models.from_keras"),
-        ("learning.algorithms.build_fed_recon", "is not in fedbridge.tff yet"),
+        ("learning.algorithms.build_fed_multi_eval", "no TFF has"),
         ("learning.TrainableModel", "is no longer in TFF"),
         ("program.FilteringReleaseManager", "is not in fedbridge.tff yet"),
         ("backends.xla", "tff.backends.xla"),

@@ -25,8 +25,7 @@ def model(trace: Trace, number: int) -> fc.Model:
     )
     if described["kind"] != "functional":
         return found
-    metrics = zip(described["metric_names"], found.metrics.values(), strict=False)
-    return found._replace(forward=_without_penalties(found), metrics=dict(metrics))
+    return tff_io.as_functional(found, described["metric_names"])
 
 
 def reconstruction_model(trace: Trace, number: int) -> fc.ReconstructionModel:
@@ -65,12 +64,3 @@ def _described(process: Process) -> Mapping[str, Any]:
         raise fc.NotReplayableError("the model was not written down.")
     return process.model
 
-
-def _without_penalties(model: fc.Model) -> Any:
-    """What TFF differentiates where it calls the loss itself: no regularization of layers."""
-
-    def forward(*args: Any) -> fc.Forward:
-        found = model.forward(*args)
-        return found._replace(objective=found.metric_loss)
-
-    return forward

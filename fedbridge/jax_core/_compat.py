@@ -48,3 +48,23 @@ def shard_map(fn: Callable, mesh: Mesh, in_specs: Any, out_specs: Any) -> Callab
 
         return old(fn, mesh, in_specs=in_specs, out_specs=out_specs, check_rep=False)
     return jax.shard_map(fn, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+
+def on_host(function: Callable, shapes: Any, *given: Any) -> Any:
+    """Calls a function of NumPy arrays from a compiled program; side by side, one after the other.
+
+    Args:
+        function: It gives arrays of these shapes.
+        shapes: A tree of `jax.ShapeDtypeStruct`.
+        given: What it is called with.
+
+    Example:
+        >>> import numpy as np
+        >>> shape = jax.ShapeDtypeStruct((), np.float32)
+        >>> print(jax.jit(lambda x: on_host(lambda x: np.float32(x + 1), shape, x))(2.0))
+        3.0
+    """
+    # jax 0.4.34 has one way only, and no argument for it.
+    if jax.__version_info__ < (0, 4, 35):
+        return jax.pure_callback(function, shapes, *given)
+    return jax.pure_callback(function, shapes, *given, vmap_method="sequential")

@@ -9,6 +9,7 @@ something needs it: a `tf.data` pipeline, a `ClientData`.
 import sys
 
 from fedbridge.tff import (
+    _private as _private,
     aggregators as aggregators,
     learning as learning,
     program as program,
@@ -76,6 +77,8 @@ def install() -> None:
     for name, module in list(sys.modules.items()):
         if name == __name__ or name.startswith(f"{__name__}."):
             sys.modules[_TFF + name.removeprefix(__name__)] = module
+    if not any(isinstance(finder, _private.Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _private.Finder())
 
 
 __getattr__ = missing("tff")

@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import numpy as np
 import optax
 
 from fedbridge import jax_core as fc
@@ -16,21 +18,33 @@ def model(model_fn: Any) -> fc.Model:
     Raises:
         ModelError: It makes something else.
     """
-    made = model_fn
-    if not isinstance(made, fc.Model):
-        if not callable(model_fn):
-            raise fc.ModelError(
-                f"model_fn must be a function without arguments that returns a model, not "
-                f"{type(model_fn).__name__}; write `def model_fn(): return from_keras_model(...)`."
-            )
-        _number_names_anew()
-        made = model_fn()
-    if not isinstance(made, fc.Model):
+    made = made_by(model_fn)
+    if isinstance(made, fc.Model):
+        return made
+    if not hasattr(made, "core_model"):
         raise fc.ModelError(
-            f"model_fn returned {type(made).__name__}: fedbridge runs Keras models; return "
+            f"model_fn returned {type(made).__name__}: return one of tff.learning.models, e.g. "
             "tff.learning.models.from_keras_model(...)."
         )
-    return made
+    return made.core_model()
+
+
+def made_by(model_fn: Any) -> Any:
+    """What `model_fn` makes, or the model that is given in its place.
+
+    Raises:
+        ModelError: It is neither a function nor a model.
+    """
+    made = isinstance(model_fn, fc.Model) or hasattr(model_fn, "core_model")
+    if made and not isinstance(model_fn, type):  # a class makes models
+        return model_fn
+    if not callable(model_fn):
+        raise fc.ModelError(
+            f"model_fn must be a function without arguments that returns a model, not "
+            f"{type(model_fn).__name__}; write `def model_fn(): return from_keras_model(...)`."
+        )
+    _number_names_anew()
+    return model_fn()
 
 
 def optimizer(given: Any, name: str) -> optax.GradientTransformation:
@@ -52,11 +66,53 @@ def optimizer(given: Any, name: str) -> optax.GradientTransformation:
     return made
 
 
+def client_optimizer(given: Any, model_fn: Any) -> optax.GradientTransformation:
+    """The clients' optimizer; beside a functional model TFF shows none of its hyperparameters."""
+    made = optimizer(given, "client_optimizer_fn")
+    functional = hasattr(model_fn, "predict_on_batch") and hasattr(model_fn, "initial_weights")
+    return optax.chain(made) if functional and not isinstance(model_fn, type) else made
+
+
 def optimizer_or(
     given: Any, name: str, default: Callable[[], optax.GradientTransformation]
 ) -> optax.GradientTransformation:
     """The optimizer, or the default where none is given."""
     return default() if given is None else optimizer(given, name)
+
+
+def optimizer_of_rate(given: Any, name: str) -> Callable[[Any], optax.GradientTransformation]:
+    """A function from a learning rate to an optimizer, of TFF or Keras.
+
+    Raises:
+        ArgumentError: It is none.
+    """
+    fc.check_argument(callable(given), name, given, "a function of a learning rate")
+    probe = given(0.5)
+    if not keras_optimizers.is_keras(probe):
+        return given
+    formula, arguments = keras_optimizers.formula(probe)
+    return parts.optimizer_of_rate(
+        {"name": formula, "arguments": {k: v for k, v in arguments.items() if k != "learning_rate"}}
+    )
+
+
+def schedule(given: Any, name: str) -> Callable[[Any], Any]:
+    """A function of the number of a round: the script's own, called outside of the program.
+
+    It gets the number as TFF gives it: as a tensor, where TensorFlow is in use.
+
+    Raises:
+        ArgumentError: It is no function.
+    """
+    fc.check_argument(callable(given), name, given, "a function of the number of a round")
+
+    def call(number: Any) -> np.ndarray:
+        tensorflow = sys.modules.get("tensorflow")
+        number = np.int32(number)
+        return np.asarray(given(tensorflow.constant(number) if tensorflow else number), np.float32)
+
+    rate = jax.ShapeDtypeStruct((), np.float32)
+    return lambda number: fc.on_host(call, rate, number)
 
 
 def no_distributor(given: Any) -> None:

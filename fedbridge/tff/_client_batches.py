@@ -14,6 +14,25 @@ from fedbridge.tff._pipelines import Columns, is_dataset, read
 from fedbridge.tff_io._client_data import leaves_by_name, name_leaves
 
 
+def points(client_data: Any, round: int) -> Cohort:
+    """The cohort of clients whose data are single points, not batches: those of k-means.
+
+    Raises:
+        ClientDataError: As `cohort`.
+    """
+    batched = lambda client: client.batch(_POINTS) if is_dataset(client) else list(_split(client))
+    one = isinstance(client_data, Mapping | str) or is_dataset(client_data)
+    return cohort(client_data if one else [batched(client) for client in client_data], round)
+
+
+_POINTS = 64
+
+
+def _split(client: Any) -> Any:
+    found = np.asarray(client)
+    return (found[first : first + _POINTS] for first in range(0, len(found), _POINTS))
+
+
 def cohort(client_data: Any, round: int) -> Cohort:
     """The cohort of a call of `next`.
 

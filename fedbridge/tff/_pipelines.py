@@ -62,6 +62,26 @@ def read(dataset: Any, structure: Any) -> list[Columns]:
     Returns:
         Feature name to values, for each batch. The arrays may be shared between calls.
     """
+    graph, handles = _graph(dataset)
+    key = _key(graph) if _is_fixed(graph) else None
+    if key is not None and (found := _CACHE.get(key)) is not None:
+        return found
+    batches = [
+        {name: np.asarray(value) for name, value in leaves_by_name(structure, batch)}
+        for batch in _made(graph, handles, dataset).as_numpy_iterator()
+    ]
+    if key is not None:
+        _CACHE.put(key, batches)
+    return batches
+
+
+def restarted(dataset: Any) -> Any:
+    """The data set as a computation of TFF's gets it: from its beginning, or drawn anew."""
+    return _made(*_graph(dataset), dataset) if is_dataset(dataset) else dataset
+
+
+def _graph(dataset: Any) -> tuple[Any, list[Any]]:
+    """A pipeline as a graph, and what counts the iterations of its shuffles."""
     import tensorflow as tf
 
     written = tf.raw_ops.DatasetToGraphV2(input_dataset=dataset._variant_tensor).numpy()
@@ -76,23 +96,20 @@ def read(dataset: Any, structure: Any) -> list[Columns]:
     numbers: dict[str, int] = {}
     for handle in handles:
         handle.name = f"generator {numbers.setdefault(handle.name, len(numbers))}"
-    key = _key(graph) if _is_fixed(graph) else None
-    if key is not None and (found := _CACHE.get(key)) is not None:
-        return found
+    return graph, handles
+
+
+def _made(graph: Any, handles: list[Any], dataset: Any) -> Any:
+    """The data set of a graph, a copy of this one."""
+    import tensorflow as tf
+
     call = next(_CALLS)
     for handle in handles:
         # The script's generator has counted its iterations so far. A name that is not known yet
         # makes the shuffle start one of its own, as in TFF's worker, another process.
         handle.name = f"{handle.name} of call {call}"
     variant = tf.raw_ops.DatasetFromGraph(graph_def=graph.SerializeToString())
-    restarted = tf.data.experimental.from_variant(variant, dataset.element_spec)
-    batches = [
-        {name: np.asarray(value) for name, value in leaves_by_name(structure, batch)}
-        for batch in restarted.as_numpy_iterator()
-    ]
-    if key is not None:
-        _CACHE.put(key, batches)
-    return batches
+    return tf.data.experimental.from_variant(variant, dataset.element_spec)
 
 
 def _key(graph: Any) -> bytes:

@@ -20,17 +20,19 @@ class ModelWeights(fc.ModelWeights):
 
     @classmethod
     def from_model(cls, model: Any) -> "ModelWeights":
-        """Those of a Keras model, or of one made by `from_keras_model`."""
+        """Those of a Keras model, or of one of `tff.learning.models`."""
         if isinstance(model, fc.Model):
             return cls(*model.initial_weights)
-        return cls(
-            [np.asarray(weight) for weight in model.trainable_weights],
-            [np.asarray(weight) for weight in model.non_trainable_weights],
-        )
+        return cls(model.trainable_variables, model.non_trainable_variables)
 
-    def assign_weights_to(self, keras_model: Any) -> None:
-        """Puts them into a Keras model of the same layers."""
-        weights_to_keras(self, keras_model)
+    def assign_weights_to(self, model: Any) -> None:
+        """Puts them into a Keras model of the same layers, or into one of `tff.learning.models`."""
+        if hasattr(model, "trainable_weights"):
+            weights_to_keras(self, model)
+            return
+        variables = [*model.trainable_variables, *model.non_trainable_variables]
+        for variable, value in zip(variables, jax.tree.leaves(tuple(self)), strict=True):
+            variable.assign(value)
 
     def convert_variables_to_arrays(self) -> "ModelWeights":
         """The same weights as NumPy arrays."""
@@ -57,12 +59,16 @@ class LearningProcess:
     Args:
         process: Of `fedbridge.algorithms`.
         metrics: From TFF 0.87.0's tree of metrics to that of the builder's time.
+        read: From what a script passes, and the number of the call, to a cohort.
     """
 
     def __init__(
-        self, process: fc.LearningProcess, metrics: Callable[[Mapping], Mapping] = lambda m: m
+        self,
+        process: fc.LearningProcess,
+        metrics: Callable[[Mapping], Mapping] = lambda m: m,
+        read: Callable[[Any, int], fc.Cohort] = cohort,
     ):
-        self._process, self._metrics = process, metrics
+        self._process, self._metrics, self._read = process, metrics, read
         self._calls = itertools.count(1)
 
     def initialize(self) -> LearningAlgorithmState:
@@ -79,18 +85,22 @@ class LearningProcess:
         Raises:
             FedbridgeError: Data or a state that the process cannot take.
         """
-        clients = cohort(client_data, next(self._calls))
+        clients = self._read(client_data, next(self._calls))
         output = self._process.next(as_core(state), clients)
         return LearningProcessOutput(as_tff(output.state), self._metrics(output.metrics))
 
-    def get_model_weights(self, state: Any) -> ModelWeights:
-        """The model's weights as NumPy arrays."""
+    def get_model_weights(self, state: Any) -> Any:
+        """The model's weights as NumPy arrays: `ModelWeights`, of k-means the centroids."""
         weights = self._process.get_model_weights(as_core(state))
+        if not isinstance(weights, fc.ModelWeights):
+            return np.asarray(weights)
         return ModelWeights(*weights).convert_variables_to_arrays()
 
     def set_model_weights(self, state: Any, model_weights: Any) -> LearningAlgorithmState:
         """The state with other weights."""
-        weights = fc.ModelWeights(list(model_weights.trainable), list(model_weights.non_trainable))
+        weights = model_weights
+        if hasattr(weights, "trainable"):
+            weights = fc.ModelWeights(*map(_like, state.global_model_weights, tuple(weights)))
         return as_tff(self._process.set_model_weights(as_core(state), weights))
 
     def get_hparams(self, state: Any) -> Any:
@@ -101,6 +111,11 @@ class LearningProcess:
     def set_hparams(self, state: Any, hparams: Mapping[str, Any]) -> LearningAlgorithmState:
         """The state with other hyperparameters."""
         return as_tff(self._process.set_hparams(as_core(state), hparams))
+
+
+def _like(old: Any, new: Any) -> Any:
+    """Weights in the containers of others: TFF's are lists, those of functional models tuples."""
+    return jax.tree.unflatten(jax.tree.structure(old), jax.tree.leaves(new))
 
 
 def with_old_metrics(process: fc.LearningProcess) -> LearningProcess:

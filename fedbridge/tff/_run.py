@@ -51,8 +51,8 @@ def run(script: str | os.PathLike[str], arguments: Sequence[str] = ()) -> int:
         cure = (
             "the script needs TensorFlow: install it beside fedbridge, `pip install tensorflow`"
             if missing.split(".")[0] == "tensorflow"
-            else f"{missing} is a private part of TFF, of which fedbridge.tff has nothing; import "
-            "the public name, which `fedbridge lint` says"
+            else f"{missing} is no module of fedbridge.tff; `fedbridge lint` says which name to "
+            "import"
         )
         raise ScriptError(f"{script}, {where.text if where else 'an import'}: {cure}.") from error
     except SystemExit as error:

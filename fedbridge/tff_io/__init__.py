@@ -26,6 +26,7 @@ from fedbridge.tff_io._generate_stackoverflow import (
 from fedbridge.tff_io._hdf5 import from_hdf5 as from_hdf5
 from fedbridge.tff_io._keras_graph import random_layers as random_layers
 from fedbridge.tff_io._keras_model import (
+    as_functional as as_functional,
     from_keras as from_keras,
     from_keras_config as from_keras_config,
 )
@@ -39,6 +40,7 @@ from fedbridge.tff_io._keras_reconstruction import (
     Partition as Partition,
     from_keras_reconstruction as from_keras_reconstruction,
     from_keras_reconstruction_config as from_keras_reconstruction_config,
+    from_keras_reconstruction_variables as from_keras_reconstruction_variables,
 )
 from fedbridge.tff_io._leaf import from_leaf as from_leaf
 from fedbridge.tff_io._program_state import (
@@ -49,6 +51,11 @@ from fedbridge.tff_io._program_state import (
 )
 from fedbridge.tff_io._sql import from_sql as from_sql
 from fedbridge.tff_io._sql_write import write_sql as write_sql
+from fedbridge.tff_io._tensorflow_model import (
+    Body as Body,
+    Computed as Computed,
+    from_tensorflow as from_tensorflow,
+)
 from fedbridge.tff_io._tfds import from_tfds as from_tfds
 from fedbridge.tff_io._tff_state import (
     from_tff_state as from_tff_state,

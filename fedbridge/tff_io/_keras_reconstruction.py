@@ -67,15 +67,35 @@ def from_keras_reconstruction(
         ModelError: As `from_keras`; and for a variable that belongs to both kinds of layers, or to
             none.
     """
+    groups = {
+        f"{whose}_{side}": [w for layer in layers for w in getattr(layer, f"{side}_weights")]
+        for whose, layers in (("global", list(global_layers)), ("local", list(local_layers)))
+        for side in ("trainable", "non_trainable")
+    }
+    return from_keras_reconstruction_variables(keras_model, groups, loss, metrics)
+
+
+def from_keras_reconstruction_variables(
+    keras_model: Any,
+    groups: Mapping[str, Sequence[Any]],
+    loss: Any,
+    metrics: Sequence[Any] = (),
+) -> ReconstructionModel:
+    """The same of single variables, as TFF's `from_keras_model_and_variables`.
+
+    Args:
+        keras_model: As in `from_keras`.
+        groups: Which variables of the model are whose, by the fields of `Partition`.
+        loss: As in `from_keras_reconstruction`.
+        metrics: As there.
+
+    Raises:
+        ModelError: As `from_keras`; and for a variable that belongs to two groups, or to none.
+    """
     model = from_keras(keras_model, loss, metrics)
     sides = {
         "trainable": list(keras_model.trainable_weights),
         "non_trainable": list(keras_model.non_trainable_weights),
-    }
-    groups = {
-        f"{whose}_{side}": [w for layer in layers for w in getattr(layer, f"{side}_weights")]
-        for whose, layers in (("global", list(global_layers)), ("local", list(local_layers)))
-        for side in sides
     }
     _check_partition(groups, [*sides["trainable"], *sides["non_trainable"]])
     numbers = {

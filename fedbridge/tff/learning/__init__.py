@@ -13,13 +13,18 @@ from fedbridge.tff.learning import (
     metrics as metrics,
     models as models,
     optimizers as optimizers,
+    reconstruction as reconstruction,
     templates as templates,
 )
 from fedbridge.tff.learning._weighting import (
     ClientWeighting as ClientWeighting,
     LoopImplementation as LoopImplementation,
 )
-from fedbridge.tff.learning.models import ModelWeights as ModelWeights
+from fedbridge.tff.learning.models import (
+    BatchOutput as BatchOutput,
+    ModelWeights as ModelWeights,
+    VariableModel,
+)
 
 _nan = fc.aggregators.nan_as_tff
 robust_aggregator = functools.partial(fc.aggregators.robust_aggregator, empty_round=_nan)
@@ -30,6 +35,8 @@ add_debug_measurements_with_mixed_dtype = fc.aggregators.add_debug_measurements_
 
 # ------------------------------------------------------------------------------- older names
 
+Model = VariableModel
+build_personalization_eval = algorithms.build_personalization_eval_computation
 from_keras_model = functools.partial(old_keras.from_keras_model, models.from_keras_model)
 from_compiled_keras_model = functools.partial(
     old_keras.from_compiled_keras_model, models.from_keras_model

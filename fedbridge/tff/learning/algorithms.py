@@ -6,16 +6,23 @@ nothing.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from fedbridge import algorithms, jax_core as fc
 from fedbridge.tff import _arguments as arguments
+from fedbridge.tff._client_batches import points
 from fedbridge.tff._errors import missing, note
 from fedbridge.tff._process import LearningProcess
+from fedbridge.tff.learning import _reconstruction
+from fedbridge.tff.learning._personalization import (
+    build_personalization_eval_computation as build_personalization_eval_computation,
+)
 from fedbridge.tff.learning._signatures import typed
 from fedbridge.tff.learning._weighting import ClientWeighting, client_weight
 
 _sgd = functools.partial(fc.optimizers.sgdm, 1.0)
+_slow = functools.partial(fc.optimizers.sgdm, 0.1)
 _sum = fc.sum_then_finalize
 
 
@@ -72,11 +79,36 @@ def fed_avg(
     arguments.no_distributor(model_distributor)
     return algorithms.fed_avg(
         arguments.model(model_fn),
-        arguments.optimizer(client_optimizer_fn, "client_optimizer_fn"),
+        arguments.client_optimizer(client_optimizer_fn, model_fn),
         arguments.optimizer_or(server_optimizer_fn, "server_optimizer_fn", _sgd),
         aggregator=model_aggregator,
         client_weight=client_weight(client_weighting),
         metrics_aggregator=metrics_aggregator or _sum,
+    )
+
+
+@typed
+def build_weighted_fed_avg_with_optimizer_schedule(
+    model_fn: Any,
+    client_learning_rate_fn: Any,
+    client_optimizer_fn: Any,
+    server_optimizer_fn: Any = None,
+    model_distributor: Any = None,
+    model_aggregator: fc.Aggregator | None = None,
+    metrics_aggregator: Any = None,
+    loop_implementation: Any = None,
+) -> LearningProcess:
+    """FedAvg whose clients' rate follows a schedule over rounds, from 0."""
+    arguments.no_distributor(model_distributor)
+    return LearningProcess(
+        algorithms.fed_avg_with_schedule(
+            arguments.model(model_fn),
+            arguments.schedule(client_learning_rate_fn, "client_learning_rate_fn"),
+            arguments.optimizer_of_rate(client_optimizer_fn, "client_optimizer_fn"),
+            arguments.optimizer_or(server_optimizer_fn, "server_optimizer_fn", _sgd),
+            aggregator=model_aggregator or fc.weighted_mean(),
+            metrics_aggregator=metrics_aggregator or _sum,
+        )
     )
 
 
@@ -154,10 +186,9 @@ def fed_sgd(
 ) -> fc.LearningProcess:
     """The process of the core behind the builder, and behind its older name."""
     arguments.no_distributor(model_distributor)
-    rate = functools.partial(fc.optimizers.sgdm, 0.1)  # TFF's default
     return algorithms.fed_sgd(
         arguments.model(model_fn),
-        arguments.optimizer_or(server_optimizer_fn, "server_optimizer_fn", rate),
+        arguments.optimizer_or(server_optimizer_fn, "server_optimizer_fn", _slow),
         non_finite=fc.keep_non_finite,
         aggregator=model_aggregator or fc.weighted_mean(),
         metrics_aggregator=metrics_aggregator or _sum,
@@ -177,18 +208,60 @@ def build_weighted_mime_lite(
     loop_implementation: Any = None,
 ) -> LearningProcess:
     """MimeLite, weighted by the clients' numbers of examples."""
-    arguments.no_distributor(model_distributor)
     return LearningProcess(
-        algorithms.mime_lite(
-            arguments.model(model_fn),
-            arguments.optimizer(base_optimizer, "base_optimizer"),
-            arguments.optimizer_or(server_optimizer, "server_optimizer", _sgd),
-            client_weight=client_weight(client_weighting),
-            full_gradient_aggregator=full_gradient_aggregator or fc.weighted_mean(),
-            non_finite=fc.keep_non_finite,
-            aggregator=model_aggregator or fc.weighted_mean(),
-            metrics_aggregator=metrics_aggregator or _sum,
+        _mime_lite(
+            algorithms.mime_lite, model_fn, base_optimizer, server_optimizer, client_weighting,
+            model_distributor, model_aggregator, full_gradient_aggregator, metrics_aggregator,
         )
+    )  # fmt: skip
+
+
+def build_mime_lite_with_optimizer_schedule(
+    model_fn: Any,
+    learning_rate_fn: Any,
+    base_optimizer: Any,
+    server_optimizer: Any = None,
+    client_weighting: Any = ClientWeighting.NUM_EXAMPLES,
+    model_distributor: Any = None,
+    model_aggregator: fc.Aggregator | None = None,
+    full_gradient_aggregator: fc.Aggregator | None = None,
+    metrics_aggregator: Any = None,
+    loop_implementation: Any = None,
+) -> LearningProcess:
+    """MimeLite whose base optimizer's rate follows a schedule over rounds, from 0."""
+    rate = arguments.schedule(learning_rate_fn, "learning_rate_fn")
+    build = lambda model, *rest, **others: algorithms.mime_lite_with_schedule(
+        model, rate, *rest, **others
+    )
+    return LearningProcess(
+        _mime_lite(
+            build, model_fn, base_optimizer, server_optimizer, client_weighting,
+            model_distributor, model_aggregator, full_gradient_aggregator, metrics_aggregator,
+        )
+    )  # fmt: skip
+
+
+def _mime_lite(
+    build: Callable[..., fc.LearningProcess],
+    model_fn: Any,
+    base_optimizer: Any,
+    server_optimizer: Any,
+    client_weighting: Any,
+    model_distributor: Any,
+    model_aggregator: fc.Aggregator | None,
+    full_gradient_aggregator: fc.Aggregator | None,
+    metrics_aggregator: Any,
+) -> fc.LearningProcess:
+    arguments.no_distributor(model_distributor)
+    return build(
+        arguments.model(model_fn),
+        arguments.optimizer(base_optimizer, "base_optimizer"),
+        arguments.optimizer_or(server_optimizer, "server_optimizer", _sgd),
+        client_weight=client_weight(client_weighting),
+        full_gradient_aggregator=full_gradient_aggregator or fc.weighted_mean(),
+        non_finite=fc.keep_non_finite,
+        aggregator=model_aggregator or fc.weighted_mean(),
+        metrics_aggregator=metrics_aggregator or _sum,
     )
 
 
@@ -220,11 +293,108 @@ def build_fed_eval(
 ) -> LearningProcess:
     """Federated evaluation: the weights in the state are evaluated, and stay."""
     arguments.no_distributor(model_distributor)
-    sums = metrics_aggregation_process is None
-    fc.check_argument(
-        sums, "metrics_aggregation_process", metrics_aggregation_process, "left out: sums"
-    )
+    _only_sums(metrics_aggregation_process)
     return LearningProcess(algorithms.fed_eval(arguments.model(model_fn)))
+
+
+def build_fed_recon(
+    model_fn: Any,
+    *,
+    loss_fn: Any,
+    metrics_fn: Any = None,
+    server_optimizer_fn: Any = None,
+    client_optimizer_fn: Any = None,
+    reconstruction_optimizer_fn: Any = None,
+    dataset_split_fn: Any = None,
+    client_weighting: Any = None,
+    model_distributor: Any = None,
+    model_aggregator_factory: fc.Aggregator | None = None,
+    metrics_aggregator: Any = None,
+) -> LearningProcess:
+    """Federated Reconstruction of models with local variables."""
+    return LearningProcess(
+        fed_recon(
+            model_fn, loss_fn, metrics_fn, server_optimizer_fn, client_optimizer_fn,
+            reconstruction_optimizer_fn, dataset_split_fn, client_weighting, model_distributor,
+            model_aggregator_factory, metrics_aggregator,
+        )
+    )  # fmt: skip
+
+
+def fed_recon(
+    model_fn: Any,
+    loss_fn: Any,
+    metrics_fn: Any,
+    server_optimizer_fn: Any,
+    client_optimizer_fn: Any,
+    reconstruction_optimizer_fn: Any,
+    dataset_split_fn: Any,
+    client_weighting: Any,
+    model_distributor: Any,
+    model_aggregator: fc.Aggregator | None,
+    metrics_aggregator: Any,
+) -> fc.LearningProcess:
+    """The process of the core behind the builder, and behind its older name."""
+    arguments.no_distributor(model_distributor)
+    local = "reconstruction_optimizer_fn"
+    return algorithms.fed_recon(
+        _reconstruction.core_model(model_fn, loss_fn, metrics_fn),
+        arguments.optimizer_or(client_optimizer_fn, "client_optimizer_fn", _slow),
+        arguments.optimizer_or(server_optimizer_fn, "server_optimizer_fn", _sgd),
+        arguments.optimizer_or(reconstruction_optimizer_fn, local, _slow),
+        dataset_split_fn=dataset_split_fn,
+        client_weight=client_weight(client_weighting),
+        non_finite=fc.keep_non_finite,
+        aggregator=model_aggregator or fc.weighted_mean(),
+        metrics_aggregator=metrics_aggregator or _sum,
+    )
+
+
+def build_fed_recon_eval(
+    model_fn: Any,
+    *,
+    loss_fn: Any,
+    metrics_fn: Any = None,
+    reconstruction_optimizer_fn: Any = None,
+    dataset_split_fn: Any = None,
+    model_distributor: Any = None,
+    metrics_aggregation_process: None = None,
+) -> LearningProcess:
+    """Its evaluation: the local variables are reconstructed first."""
+    arguments.no_distributor(model_distributor)
+    _only_sums(metrics_aggregation_process)
+    local = "reconstruction_optimizer_fn"
+    return LearningProcess(
+        algorithms.fed_recon_eval(
+            _reconstruction.core_model(model_fn, loss_fn, metrics_fn),
+            arguments.optimizer_or(reconstruction_optimizer_fn, local, _slow),
+            dataset_split_fn=dataset_split_fn,
+        )
+    )
+
+
+def build_fed_kmeans(
+    num_clusters: int,
+    data_shape: tuple[int, ...],
+    random_seed: tuple[int, int] | None = None,
+    distributor: Any = None,
+    sum_aggregator: fc.Aggregator | None = None,
+) -> LearningProcess:
+    """k-means over the clients' points, which are single elements of their data sets."""
+    arguments.no_distributor(distributor)
+    process = algorithms.fed_kmeans(
+        num_clusters,
+        tuple(data_shape),
+        random_seed,
+        sum_aggregator=sum_aggregator,
+        non_finite=fc.keep_non_finite,
+    )
+    return LearningProcess(process, read=points)
+
+
+def _only_sums(given: Any) -> None:
+    """Takes the default aggregation of an evaluation's metrics and nothing else."""
+    fc.check_argument(given is None, "metrics_aggregation_process", given, "left out: sums")
 
 
 __getattr__ = missing("tff.learning.algorithms")

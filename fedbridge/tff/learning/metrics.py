@@ -1,6 +1,22 @@
-"""`tff.learning.metrics`: how the clients' metrics become a round's."""
+"""`tff.learning.metrics`: how the clients' metrics become a round's, and TFF's own metrics."""
 
-from fedbridge.jax_core import sum_then_finalize as sum_then_finalize
+from typing import Any
+
+from fedbridge.jax_core import (
+    finalize_then_sample as finalize_then_sample,
+    sum_then_finalize as sum_then_finalize,
+)
 from fedbridge.tff._errors import missing
+from fedbridge.tff.learning._functional_model import (
+    create_functional_metric_fns as create_functional_metric_fns,
+)
+from fedbridge.tff.learning._keras_finalizer import (
+    create_keras_metric_finalizer as create_keras_metric_finalizer,
+)
+from fedbridge.tff.learning._keras_metrics import counters
 
-__getattr__ = missing("tff.learning.metrics")
+_missing = missing("tff.learning.metrics")
+
+
+def __getattr__(name: str) -> Any:
+    return counters()[name] if name.endswith("Counter") else _missing(name)

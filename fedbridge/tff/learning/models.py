@@ -1,15 +1,23 @@
-"""`tff.learning.models`: Keras models as models of the core."""
+"""`tff.learning.models`: models as TFF makes them, of Keras or by hand."""
 
 from collections.abc import Sequence
 from typing import Any
 
-from fedbridge import jax_core as fc
 from fedbridge.tff._errors import missing
 from fedbridge.tff._process import ModelWeights as ModelWeights
+from fedbridge.tff.learning._functional_model import (
+    FunctionalModel as FunctionalModel,
+    functional_model_from_keras as functional_model_from_keras,
+)
+from fedbridge.tff.learning._reconstruction import ReconstructionModel as ReconstructionModel
 from fedbridge.tff.learning._signatures import (
     weights_type_from_model as weights_type_from_model,
 )
-from fedbridge.tff_io import from_keras
+from fedbridge.tff.learning._variable_model import (
+    BatchOutput as BatchOutput,
+    KerasModel,
+    VariableModel as VariableModel,
+)
 
 
 def from_keras_model(
@@ -18,7 +26,7 @@ def from_keras_model(
     input_spec: Any = None,
     loss_weights: Sequence[float] | None = None,
     metrics: Sequence[Any] | None = None,
-) -> fc.Model:
+) -> VariableModel:
     """A Keras model as TFF trains it (learning/models/keras_utils.py).
 
     Args:
@@ -27,11 +35,8 @@ def from_keras_model(
         input_spec: What a batch looks like; the batches themselves say it too.
         loss_weights: For a list of losses.
         metrics: Keras metrics, or functions that make them.
-
-    Raises:
-        ModelError: For a layer, loss or metric that fedbridge does not compute.
     """
-    return from_keras(keras_model, loss, metrics or (), loss_weights=loss_weights)
+    return KerasModel(keras_model, loss, input_spec, loss_weights, metrics or ())
 
 
 __getattr__ = missing("tff.learning.models")
