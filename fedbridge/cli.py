@@ -212,14 +212,14 @@ def migrate(
     For the common shapes: client data, a tf.data pipeline, a Keras model, a builder and a loop. The
     new script computes what `fedbridge run` computes for the old one. Nothing is run.
     """
+    from fedbridge.bridge.files import replace_text
     from fedbridge.bridge.migrate import migrate as migrated
-    from fedbridge.tff_io._files import write_whole
 
     found = migrated(script)
     target = output or script.with_name(f"{script.stem}_fedbridge.py")
     if target.exists() and not force:
         raise ScriptError(f"{target} is there already; give --force, or another --output.")
-    write_whole(target, lambda file: file.write_text(found.text, encoding="utf-8"))
+    replace_text(target, found.text)
     console = console_for(None)
     for note in found.notes:
         say(console, f"note: {note}")
