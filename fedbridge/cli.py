@@ -5,6 +5,7 @@ the exit code of `check`, `replay` and `demo`: 0 match, 1 differs, 3 not compara
 """
 
 import difflib
+import enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -226,21 +227,47 @@ def migrate(
     say(console, f"{target}: run it with `python {target}`.")
 
 
+class _Purpose(enum.StrEnum):
+    """What a script is looked at for."""
+
+    check = "check"
+    run = "run"
+    migrate = "migrate"
+
+
 @app.command(
-    epilog="Example: [bold]fedbridge lint train.py[/bold]\n\n"
-    "Exit codes: 0 the script can be checked, 1 it cannot, 2 an error."
+    epilog="Examples: [bold]fedbridge lint train.py[/bold] · "
+    "[bold]fedbridge lint train.py --for run --json -[/bold]\n\n"
+    "Exit codes: 0 the script can be checked (or what --for names), 1 it cannot, 2 an error."
 )
-def lint(script: _Script, json: _Json = None) -> None:
-    """List the TFF names a script uses, what each becomes, and whether it can be checked or run."""
+def lint(
+    script: _Script,
+    json: _Json = None,
+    purpose: Annotated[
+        _Purpose, typer.Option("--for", help="What the exit code answers for.")
+    ] = _Purpose.check,
+) -> None:
+    """List the TFF names a script uses, what each becomes, and what can be done with it.
+
+    Whether it can be checked, run and migrated; what will not come out the same, and why.
+    """
     from fedbridge.bridge.lint import lint as look
+    from fedbridge.bridge.migrate import migrate as migrated
     from fedbridge.tff._errors import runs
 
     _check_targets(json, None)
     found = look(script)
     not_run = [name.symbol for name in found.names if not runs(name.symbol)]
-    _show_lint(console_for(json), found, not_run)
-    _save_json(json, found._asdict() | {"not_run": not_run})
-    raise typer.Exit(0 if found.checkable else 1)
+    try:
+        migrated(script)
+        not_migrated = ""
+    except ScriptError as error:
+        not_migrated = str(error)
+    _show_lint(console_for(json), found, not_run, not_migrated)
+    more = {"not_run": not_run, "not_migrated": not_migrated}
+    _save_json(json, found._asdict() | more)
+    well = {"check": found.checkable, "run": not not_run, "migrate": not not_migrated}
+    raise typer.Exit(0 if well[purpose] else 1)
 
 
 @app.command(
@@ -362,7 +389,7 @@ def _display(console: Console, total: int | None = None) -> Any:
     return Display(console, total)
 
 
-def _show_lint(console: Console, found: Any, not_run: list[str]) -> None:
+def _show_lint(console: Console, found: Any, not_run: list[str], not_migrated: str) -> None:
     from fedbridge.bridge.terminal import lint_table
 
     console.print(lint_table(found.names, console.width))
@@ -373,3 +400,4 @@ def _show_lint(console: Console, found: Any, not_run: list[str]) -> None:
     say(console, "The script can be checked." if found.checkable else "It cannot be checked.")
     cannot = f"`fedbridge run` has no {', '.join(not_run)}."
     say(console, cannot if not_run else "`fedbridge run` has all its names of TFF.")
+    say(console, not_migrated or "`fedbridge migrate` writes it against fedbridge's own API.")

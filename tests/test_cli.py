@@ -58,6 +58,11 @@ def stand_ins(monkeypatch):
         [Name("tff.learning.x", "3", "0.1 to 0.20", "tff.y", "checked")], [], ["a note"], True
     )
     module("fedbridge.bridge.lint", lint=remember("lint", lambda: linted), Name=Name)
+
+    def migrate(script):
+        raise fc.ScriptError(f"{script} cannot be migrated: line 3")
+
+    module("fedbridge.bridge.migrate", migrate=migrate)
     module("fedbridge.tff")
     module("fedbridge.tff._errors", runs=lambda symbol: symbol != "tff.learning.x")
     module(
@@ -215,6 +220,9 @@ def test_lint_lists_names_and_judges(stand_ins, monkeypatch, tmp_path):
     written = json.loads((tmp_path / "lint.json").read_text())
     assert written["checkable"] is True
     assert written["not_run"] == ["tff.learning.x"]
+    assert "cannot be migrated" in written["not_migrated"]
+    assert invoke("lint", "train.py", "--for", "run").exit_code == 1
+    assert invoke("lint", "train.py", "--for", "migrate").exit_code == 1
 
     refused = Lint([], ["dropout cannot be compared"], [], False)
     monkeypatch.setitem(
@@ -222,6 +230,7 @@ def test_lint_lists_names_and_judges(stand_ins, monkeypatch, tmp_path):
         "fedbridge.bridge.lint",
         SimpleNamespace(lint=lambda script: refused, Name=Name),
     )
+    assert invoke("lint", "train.py", "--for", "run").exit_code == 0
     done = invoke("lint", "train.py")
     assert done.exit_code == 1
     assert "dropout cannot be compared" in done.output

@@ -129,7 +129,7 @@ def test_unseeded_shuffles_and_keras_optimizers_are_fine(lint):
     found = lint(f"""
         import random, tensorflow as tf, tensorflow_federated as tff
 
-        dataset.repeat(5).shuffle(100).batch(20)
+        dataset.shuffle(100).batch(20)
         dataset.shuffle(100, seed=1)
         random.shuffle(client_ids)
         {FED_AVG[:-1]}, client_optimizer_fn=lambda: tf.keras.optimizers.SGD(lr=0.1))
@@ -138,6 +138,42 @@ def test_unseeded_shuffles_and_keras_optimizers_are_fine(lint):
     assert len(found.notes) == 2
     assert found.notes[0].startswith("line 4: unseeded shuffle: fine")
     assert "lr= read as learning_rate=" in found.notes[1]
+
+
+def test_what_will_not_come_out_the_same_is_remarked(lint):
+    found = lint(f"""
+        import tensorflow as tf, tensorflow_federated as tff
+
+        def model_fn():
+            model = tf.keras.Sequential([tf.keras.layers.Dense(2, input_shape=(3,)),
+                                         tf.keras.layers.BatchNormalization()])
+            model.set_weights(trained)
+            return tff.learning.models.from_keras_model(model, loss, spec)
+        data.map(f).repeat(2).map(g).shuffle(9, seed=1)
+        data.shuffle(9, seed=1).repeat(2)
+        {FED_AVG}
+        """)
+    assert [note.partition(":")[0] for note in found.notes] == [
+        "line 7",
+        "line 6",
+        "line 9",
+        "line 5",
+    ]
+    for note, said in zip(
+        found.notes, ["no effect", "never move", "epochs mix", "without a seed"], strict=True
+    ):
+        assert said in note
+
+
+def test_seeded_weights_are_no_remark(lint):
+    layer = "tf.keras.layers.Dense(2, input_shape=(3,))"
+    found = lint(f"""
+        import tensorflow as tf, tensorflow_federated as tff
+        tf.keras.utils.set_random_seed(1)
+        {layer}
+        {FED_AVG}
+        """)
+    assert not found.notes
 
 
 PRIVATE = "a private import: TFF 0.87.0 may have it, fedbridge follows public names only"

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from fedbridge.bridge import eras, script
 from fedbridge.bridge.aliases import Aliases, imported, short
+from fedbridge.bridge.remarks import remarks
 from fedbridge.jax_core import ScriptError
 
 _KERAS_OPTIMIZERS = {
@@ -146,6 +147,8 @@ class _Reader:
         calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
         for node in sorted(calls, key=lambda node: node.lineno):
             self._call(node, f"{prefix}{node.lineno}")
+        for number, remark in remarks(tree, self.aliases):
+            self.notes.setdefault(f"{_at(f'{prefix}{number}')}: {remark}")
 
     def result(self) -> Lint:
         built = "tff.learning.algorithms.build_"

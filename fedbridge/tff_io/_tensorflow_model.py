@@ -90,11 +90,14 @@ def from_tensorflow(body: Body, note: Callable[[str], None]) -> Model:
         loss, rows, added, after = steps(training)(*flat, _as_spec(body.input_spec, batch), key)
         after = jax.tree.unflatten(jax.tree.structure(weights.non_trainable), after)
         rest = iter(added)
-        named = OrderedDict((name, [next(rest) for _ in _leaves({0: part})]) for name, part in report.items())
+        named = OrderedDict(
+            (name, [next(rest) for _ in _leaves({0: part})]) for name, part in report.items()
+        )
         return Forward(loss, named, loss, rows, after)
 
     metrics = OrderedDict(
-        (name, _metric(name, structure, body.finalizers[name])) for name, structure in report.items()
+        (name, _metric(name, structure, body.finalizers[name]))
+        for name, structure in report.items()
     )
     return Model(weights, forward, metrics, masked=False)
 
@@ -171,7 +174,9 @@ def _step(
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         note(f"{body.name} {doing} in TensorFlow, called from JAX: not converted ({reason[:200]})")
         return theirs.step
-    note(f"{body.name} {doing} in JAX, converted by tf2jax; compared with TensorFlow, gradients too")
+    note(
+        f"{body.name} {doing} in JAX, converted by tf2jax; compared with TensorFlow, gradients too"
+    )
     return ours
 
 

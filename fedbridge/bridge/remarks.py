@@ -1,0 +1,88 @@
+"""What in a script will not come out twice the same, or not as it looks: `lint`'s remarks."""
+
+import ast
+from collections.abc import Iterator
+
+from fedbridge.bridge.aliases import Aliases
+
+_WITH_WEIGHTS = {
+    "Dense": "kernel_initializer",
+    "Conv1D": "kernel_initializer",
+    "Conv2D": "kernel_initializer",
+    "LSTM": "kernel_initializer",
+    "GRU": "kernel_initializer",
+    "Embedding": "embeddings_initializer",
+}
+_SEEDS = ("set_random_seed", "set_seed")
+
+
+def remarks(tree: ast.AST, aliases: Aliases) -> Iterator[tuple[int, str]]:
+    """The line of each remark, and the remark.
+
+    Example:
+        >>> tree = ast.parse("layer = tf.keras.layers.BatchNormalization()")
+        >>> [(line, text.partition(":")[0]) for line, text in remarks(tree, Aliases())]
+        [(1, 'BatchNormalization')]
+    """
+    calls = sorted(
+        (node for node in ast.walk(tree) if isinstance(node, ast.Call)),
+        key=lambda node: (node.lineno, node.col_offset),
+    )
+    yield from _set_in_model_fn(tree, aliases)
+    for call in calls:
+        if _last(call) == "BatchNormalization":
+            yield (
+                call.lineno,
+                "BatchNormalization: its moving statistics never move in federated training, in "
+                "TFF as here; GroupNormalization has none.",
+            )
+        if _last(call) == "shuffle" and _repeats(call):
+            yield (
+                call.lineno,
+                "repeat before shuffle: epochs mix in the buffer and batches span them; this order "
+                "is kept, a loop over epochs would have another.",
+            )
+    if not any(_last(call) in _SEEDS for call in calls):
+        unseeded = (call for call in calls if _is_unseeded(call))
+        for call in [*unseeded][:1]:
+            yield (
+                call.lineno,
+                f"initial weights without a seed ({_last(call)}): every run starts from others; a "
+                "check starts JAX from TFF's.",
+            )
+
+
+def _set_in_model_fn(tree: ast.AST, aliases: Aliases) -> Iterator[tuple[int, str]]:
+    for function in ast.walk(tree):
+        if not isinstance(function, ast.FunctionDef):
+            continue
+        calls = [node for node in ast.walk(function) if isinstance(node, ast.Call)]
+        symbols = [aliases.symbol(call.func) or "" for call in calls]
+        if any(symbol.endswith("from_keras_model") for symbol in symbols):
+            for call in calls:
+                if _last(call) in ("set_weights", "load_weights"):
+                    yield (
+                        call.lineno,
+                        f"{_last(call)} in a model_fn: TFF makes the weights anew, so that it has "
+                        "no effect; put them into the state with process.set_model_weights.",
+                    )
+
+
+def _is_unseeded(call: ast.Call) -> bool:
+    initializer = _WITH_WEIGHTS.get(_last(call))
+    return initializer is not None and initializer not in {word.arg for word in call.keywords}
+
+
+def _repeats(call: ast.Call) -> bool:
+    """Whether a `repeat` stands before it in its chain."""
+    node = call.func
+    while isinstance(node, ast.Attribute) and isinstance(node.value, ast.Call):
+        if _last(node.value) == "repeat":
+            return True
+        node = node.value.func
+    return False
+
+
+def _last(call: ast.Call) -> str:
+    func = call.func
+    return func.attr if isinstance(func, ast.Attribute) else getattr(func, "id", "")
