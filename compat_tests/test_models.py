@@ -72,6 +72,96 @@ def emnist_autoencoder(tf):
     )
 
 
+def _sentences(num_ids: int) -> dict[str, np.ndarray]:
+    """Tokens and the next ones, padded with 0; some have none, some a hole, some no padding."""
+    rng = np.random.default_rng(1)
+    tokens = rng.integers(1, num_ids, (ROWS, 9))
+    tokens[np.arange(9) >= rng.integers(0, 10, ROWS)[:, None]] = 0
+    tokens[3:6] = rng.integers(0, 3, (3, 9))
+    tokens = tokens.astype(np.int32)
+    return {"x": tokens[:, :-1], "y": tokens[:, 1:]}
+
+
+def _next_word(**options: Any) -> Callable[[Any], Case]:
+    """Small, but for the layers."""
+
+    def make(tf: Any) -> Case:
+        from tensorflow_federated.python.simulation.baselines import keras_metrics
+        from tensorflow_federated.python.simulation.baselines.stackoverflow import (
+            word_prediction_models,
+        )
+
+        accuracy = keras_metrics.MaskedCategoricalAccuracy
+        return Case(
+            word_prediction_models.create_recurrent_model(
+                vocab_size=40 + 5, embedding_size=12, lstm_size=30, **options
+            ),
+            tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            [
+                keras_metrics.NumTokensCounter(masked_tokens=[0]),
+                accuracy(name="accuracy", masked_tokens=[0]),
+                accuracy(name="accuracy_without_out_of_vocab", masked_tokens=[0, 41, 42]),
+                accuracy(
+                    name="accuracy_without_out_of_vocab_or_end_of_sentence",
+                    masked_tokens=[0, 44, 41, 42],
+                ),
+            ],
+            fb.models.stackoverflow_lstm(
+                40,
+                12,
+                30,
+                num_out_of_vocab_buckets=2,
+                loss=fb.models.mean_over_positions,
+                mask_zero=True,
+                **options,
+            ),
+            _sentences(45),
+            lambda predictions: predictions,
+            1e-4,
+        )
+
+    return make
+
+
+def stackoverflow_tag_prediction(tf):
+    from tensorflow_federated.python.simulation.baselines.stackoverflow import tag_prediction_tasks
+
+    rng = np.random.default_rng(1)
+    x = rng.random((ROWS, 30), np.float32)
+    return Case(
+        tag_prediction_tasks._build_logistic_regression_model(30, 7),
+        tf.keras.losses.BinaryCrossentropy(
+            from_logits=False, reduction=tf.keras.losses.Reduction.SUM
+        ),
+        [
+            tf.keras.metrics.Precision(name="precision"),
+            tf.keras.metrics.Recall(top_k=5, name="recall_at_5"),
+        ],
+        fb.models.stackoverflow_tag_prediction(30, 7, loss=fb.models.clipped_binary_cross_entropy),
+        {"x": x, "y": rng.integers(0, 3, (ROWS, 7)).astype(np.float32)},
+        jax.nn.sigmoid,
+        1e-5,
+    )
+
+
+def shakespeare_lstm(tf):
+    from tensorflow_federated.python.simulation.baselines import keras_metrics
+    from tensorflow_federated.python.simulation.baselines.shakespeare import char_prediction_models
+
+    return Case(
+        char_prediction_models.create_recurrent_model(90, sequence_length=8),
+        tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        [
+            keras_metrics.NumTokensCounter(masked_tokens=[0]),
+            keras_metrics.MaskedCategoricalAccuracy(masked_tokens=[0]),
+        ],
+        fb.models.shakespeare_lstm(loss=fb.models.mean_over_positions, mask_zero=True),
+        _sentences(90),
+        lambda predictions: predictions,
+        1e-4,
+    )
+
+
 CASES = {
     "emnist_cnn": _characters("create_conv_dropout_model", fb.models.emnist_cnn),
     "emnist_original_fedavg_cnn": _characters(
@@ -79,6 +169,10 @@ CASES = {
     ),
     "emnist_2nn": _characters("create_two_hidden_layer_model", fb.models.emnist_2nn),
     "emnist_autoencoder": emnist_autoencoder,
+    "stackoverflow_lstm": _next_word(),
+    "stackoverflow_lstm, more": _next_word(num_lstm_layers=2, shared_embedding=True),
+    "stackoverflow_tag_prediction": stackoverflow_tag_prediction,
+    "shakespeare_lstm": shakespeare_lstm,
 }
 
 

@@ -33,6 +33,11 @@ def made(name, **options):
         ("emnist_original_fedavg_cnn", {"only_digits": True}, 1_663_370),
         ("emnist_autoencoder", {}, 2_837_314),
         ("stackoverflow_lstm", {}, 4_050_748),
+        # 11 ids: 11·3, 4·4 (3 + 4 + 1), 3 (4 + 1), and no layer of their own for the logits.
+        ("stackoverflow_lstm", {"shared_embedding": True, **SMALL}, 33 + 128 + 15),
+        ("stackoverflow_lstm", {"num_out_of_vocab_buckets": 3, **SMALL}, 39 + 128 + 15 + 4 * 13),
+        ("stackoverflow_tag_prediction", {}, 5_000_500),
+        ("shakespeare_lstm", {}, 820_522),
     ],
 )
 def test_number_of_weights(name, options, expected):
@@ -159,7 +164,7 @@ def assert_same(a, b):
 
 def test_padding_of_sentences_changes_nothing():
     """Neither more of it, nor what the model sees where nothing is to be predicted."""
-    model = fb.models.stackoverflow_lstm(**SMALL)
+    model = made("stackoverflow_lstm", **SMALL)
     expected = seen(model, TOKENS, TARGETS, [True, True])
     more = ((0, 0), (0, 3))
     assert_same(seen(model, np.pad(TOKENS, more), np.pad(TARGETS, more), [True, True]), expected)
@@ -168,36 +173,114 @@ def test_padding_of_sentences_changes_nothing():
 
 
 def test_padded_rows_change_nothing():
-    model = fb.models.stackoverflow_lstm(**SMALL)
+    model = made("stackoverflow_lstm", **SMALL)
     found = seen(model, TOKENS, TARGETS, [True, False])
     assert_same(found, seen(model, TOKENS[:1], TARGETS[:1], [True]))
     assert found[2]["num_tokens"] == 3
     assert found[2]["num_examples"] == 1
 
 
-def test_next_word_against_numpy():
-    """The loss, from Keras' formulas in float64; the mean over 8 tokens."""
-    model = fb.models.stackoverflow_lstm(**SMALL, seed=3)
-    p = jax.tree.map(np.float64, model.initial_weights.trainable)
+HOLES = np.array([[0, 3, 0, 1, 0], [9, 0, 4, 2, 5]], np.int32)
+RECURRENT = {"stackoverflow_lstm": {"num_lstm_layers": 2}, "shakespeare_lstm": {}}
+
+
+def next_token_losses(name, weights, tokens, after_lstm=lambda out: out, mask_zero=False):
+    """The cross-entropies of TARGETS, from Keras' formulas in float64, a sentence at a time."""
+    embeddings, *rest = [np.float64(weight) for weight in weights.trainable]
     sigmoid = lambda v: 1 / (1 + np.exp(-v))
     losses = []
-    for tokens, targets in zip(TOKENS, TARGETS, strict=True):
-        h = c = np.zeros(4)
-        for token, target in zip(tokens, targets, strict=True):
-            cell = p["_LSTM_0"]
-            gates = p["Embed_0"]["embedding"][token] @ cell["kernel"]
-            i, f, g, o = np.split(gates + cell["bias"] + h @ cell["recurrent_kernel"], 4)
-            c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
-            h = sigmoid(o) * np.tanh(c)
-            hidden = h @ p["Dense_0"]["kernel"] + p["Dense_0"]["bias"]
-            logits = hidden @ p["Dense_1"]["kernel"] + p["Dense_1"]["bias"]
-            if target:
-                losses.append(np.log(np.exp(logits).sum()) - logits[target])
-    assert len(losses) == 8
-    objective, _, reported = seen(model, TOKENS, TARGETS, [True, True])
-    assert objective == pytest.approx(np.mean(losses), rel=1e-6)
-    assert reported["loss"] == pytest.approx(np.mean(losses), rel=1e-6)
+    for sentence, targets in zip(tokens, TARGETS, strict=True):
+        hidden = [embeddings[token] for token in sentence]
+        left = list(rest)
+        for _ in range(2):
+            kernel, recurrent, bias = left[:3]
+            left = left[3:]
+            h = c = np.zeros(4)
+            for step, token in enumerate(sentence):
+                if token or not mask_zero:
+                    i, f, g, o = np.split(hidden[step] @ kernel + bias + h @ recurrent, 4)
+                    c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+                    h = sigmoid(o) * np.tanh(c)
+                hidden[step] = after_lstm(h)
+            if name == "stackoverflow_lstm":  # where a dense layer comes after each
+                hidden = [out @ left[0] + left[1] for out in hidden]
+                left = left[2:]
+        logits = np.stack(hidden) @ left[0] + left[1]
+        chosen = logits[np.arange(len(targets)), targets]
+        losses.append(np.log(np.exp(logits).sum(1)) - chosen)
+    return np.stack(losses)
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+@pytest.mark.parametrize("mask_zero", [False, True])
+def test_next_tokens_against_numpy(name, mask_zero):
+    """The loss over 8 tokens; with FedJAX's tanh, and zeros before, between and after tokens."""
+    make = functools.partial(getattr(fb.models, name), **SMALL, **RECURRENT[name], seed=3)
+    model = make(mask_zero=mask_zero, after_lstm=jnp.tanh)
+    expected = next_token_losses(name, model.initial_weights, HOLES, np.tanh, mask_zero)
+    objective, _, reported = seen(model, HOLES, TARGETS, [True, True])
+    assert objective == pytest.approx(expected[TARGETS > 0].mean(), rel=1e-6)
+    assert reported["loss"] == pytest.approx(expected[TARGETS > 0].mean(), rel=1e-6)
     assert reported["num_tokens"] == 8
+
+
+def test_losses_of_sequences():
+    """Of the same predictions: ours, TFF's and FedJAX's; the second row is padding."""
+    small = functools.partial(fb.models.stackoverflow_lstm, **SMALL, num_lstm_layers=2)
+    first = next_token_losses("stackoverflow_lstm", small().initial_weights, TOKENS)[0]
+    for loss, expected in [
+        (fb.models.mean_over_tokens, first[:3].mean()),
+        (fb.models.mean_over_positions, first.mean()),
+        (fb.models.mean_over_sentences(13.3), first[:3].sum() / 13.3),
+    ]:
+        objective, _, reported = seen(small(loss=loss), TOKENS, TARGETS, [True, False])
+        assert objective == pytest.approx(expected, rel=1e-6)
+        assert reported["loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_initial_weights_of_lstms_are_those_of_keras():
+    """Embeddings flat, kernels Glorot's or He's, recurrent ones orthogonal, a forget bias of 1."""
+    embeddings, kernel, recurrent, bias, *_ = made("stackoverflow_lstm").initial_weights.trainable
+    assert 0.0499 < np.abs(embeddings).max() <= 0.05
+    limit = np.sqrt(6 / (96 + 2680))
+    assert 0.999 * limit < np.abs(kernel).max() <= limit * (1 + 1e-6)
+    np.testing.assert_allclose(recurrent @ recurrent.T, np.eye(670), atol=1e-5)
+    np.testing.assert_array_equal(bias.reshape(4, -1), np.repeat([[0], [1], [0], [0]], 670, axis=1))
+    kernels = [
+        weight
+        for weight in made("shakespeare_lstm").initial_weights.trainable
+        if weight.shape[1:] == (1024,)
+        and not np.allclose(weight @ weight.T, np.eye(len(weight)), atol=1e-5)
+    ]
+    assert [len(kernel) for kernel in kernels] == [8, 256]
+    for kernel in kernels:  # He's: normal of variance 2 / fan in, once cut at two deviations
+        deviation = np.sqrt(2 / len(kernel))
+        assert np.abs(kernel).max() <= 2 * deviation / 0.8796
+        assert kernel.std() == pytest.approx(deviation, rel=4 / np.sqrt(kernel.size))
+
+
+def test_tags_against_numpy():
+    """The sum over real rows of the mean over tags; the counters see probabilities."""
+    model = fb.models.stackoverflow_tag_prediction(4, 6)
+    rng = np.random.default_rng(0)
+    weights = fb.ModelWeights([np.float32(rng.normal(size=s)) for s in [(4, 6), (6,)]], [])
+    batch = {
+        "x": np.float32(rng.random((3, 4))),
+        "y": np.float32([[1, 0, 0, 2, 0, 0], [0, 1, 0, 0, 0, 1], [1, 1, 1, 1, 1, 1]]),
+    }
+    mask = jnp.array([True, True, False])
+    p = 1 / (1 + np.exp(-(np.float64(batch["x"]) @ weights.trainable[0] + weights.trainable[1])))
+    p, y = p[:2], batch["y"][:2]
+    expected = -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean(1).sum()
+    forward = model.forward(weights, batch, mask, jax.random.key(0), True)
+    assert forward.objective == pytest.approx(expected, rel=1e-6)
+    found = {
+        name: metric.finalize(metric.update(metric.zero(), batch, forward, mask))
+        for name, metric in model.metrics.items()
+    }
+    assert found["loss"] == pytest.approx(expected, rel=1e-6)
+    assert found["precision"] == pytest.approx(((p > 0.5) & (y > 0)).sum() / (p > 0.5).sum())
+    assert found["recall_at_5"] == pytest.approx((y > 0)[p > p.min(1, keepdims=True)].sum() / 4)
 
 
 def test_gradient_of_the_recurrence():
@@ -236,7 +319,7 @@ def test_gradient_of_the_recurrence():
     ],
 )
 def test_wrong_tokens(x, y, words):
-    model = fb.models.stackoverflow_lstm(**SMALL)
+    model = made("stackoverflow_lstm", **SMALL)
     process = fb.algorithms.fed_avg(model, fb.optimizers.sgdm(0.1))
     data = fb.from_clients({"a": {"x": x.astype(np.int32), "y": y.astype(np.int32)}})
     with pytest.raises(fb.ClientDataError, match=words):
@@ -245,7 +328,7 @@ def test_wrong_tokens(x, y, words):
 
 def test_a_round_of_next_words():
     """As many tokens are counted as there are, and the loss goes down."""
-    model = fb.models.stackoverflow_lstm(**SMALL)
+    model = made("stackoverflow_lstm", **SMALL)
     data = fb.from_clients({"a": {"x": TOKENS, "y": TARGETS}})
     process = fb.algorithms.fed_avg(model, fb.optimizers.sgdm(0.5))
     result = fb.train(process, data, fb.Batches(2, num_epochs=4), rounds=2)

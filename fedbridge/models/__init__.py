@@ -15,4 +15,13 @@ from fedbridge.models._losses import (
     clipped_cross_entropy as clipped_cross_entropy,
     cross_entropy as cross_entropy,
 )
-from fedbridge.models._stackoverflow import stackoverflow_lstm as stackoverflow_lstm
+from fedbridge.models._shakespeare import shakespeare_lstm as shakespeare_lstm
+from fedbridge.models._stackoverflow import (
+    stackoverflow_lstm as stackoverflow_lstm,
+    stackoverflow_tag_prediction as stackoverflow_tag_prediction,
+)
+from fedbridge.models._tokens import (
+    mean_over_positions as mean_over_positions,
+    mean_over_sentences as mean_over_sentences,
+    mean_over_tokens as mean_over_tokens,
+)

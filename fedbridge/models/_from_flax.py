@@ -36,6 +36,18 @@ def in_dtype(dtype: Any, tree: Any) -> Any:
     return jax.tree.map(cast, jax.tree.map(jnp.asarray, tree))
 
 
+def initial_variables(module: nn.Module, seed: int, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    """A module's variables as NumPy arrays, in the order in which it makes them."""
+
+    @jax.jit
+    def initialize(key: Any) -> OrderedDict[tuple[str, ...], Any]:
+        variables = module.init(key, *args, **kwargs)
+        return OrderedDict(flatten_dict(variables))  # jax would sort a plain dict
+
+    flat = initialize(jax.random.key(seed))
+    return unflatten_dict({name: np.asarray(leaf) for name, leaf in flat.items()})
+
+
 def from_flax(
     module: nn.Module,
     sample: Any,
@@ -45,6 +57,7 @@ def from_flax(
     y: str = "y",
     metrics: Mapping[str, PerExample] | None = None,
     prepare: Callable[[Any], Any] = lambda inputs: inputs,
+    reduction: Callable[[Any, Any], Any] = lambda total, count: total / count,
     compute_dtype: Any = jnp.float32,
     seed: int = 0,
 ) -> Model:
@@ -58,6 +71,8 @@ def from_flax(
         y: The feature that holds the labels.
         metrics: Name to value per example; reported as means over examples.
         prepare: From the feature `x` to the module's inputs, e.g. to add an axis.
+        reduction: From the sum of the losses of a batch's examples, and their number, to the
+            batch's loss; the mean unless another is given.
         compute_dtype: In which the module computes, e.g. `jnp.bfloat16`; weights, loss, gradients
             and sums are float32 all the same.
         seed: Of the initial weights.
@@ -66,14 +81,7 @@ def from_flax(
         ModelError: The module keeps statistics across batches, which masks would not protect.
     """
     inputs = prepare(jnp.asarray(sample))
-
-    @jax.jit
-    def initialize(key: Any) -> OrderedDict[tuple[str, ...], Any]:
-        # The weights in the order in which the module makes them; jax would sort a plain dict.
-        return OrderedDict(flatten_dict(module.init(key, inputs, train=False)))
-
-    flat = {name: np.asarray(leaf) for name, leaf in initialize(jax.random.key(seed)).items()}
-    variables = unflatten_dict(flat)
+    variables = initial_variables(module, seed, inputs, train=False)
     others = sorted(set(variables) - {"params"})
     if others:
         raise ModelError(
@@ -90,8 +98,9 @@ def from_flax(
         losses = loss(batch[y], predictions)
         real = jnp.ones(losses.shape, bool) if mask is None else mask
         count = real.sum(dtype=jnp.int32)
-        mean = jnp.where(real, losses, 0.0).sum() / jnp.maximum(count, 1).astype(losses.dtype)
-        return Forward(mean, predictions, mean, count, weights.non_trainable)
+        total = jnp.where(real, losses, 0.0).sum()
+        of_batch = reduction(total, jnp.maximum(count, 1).astype(losses.dtype))
+        return Forward(of_batch, predictions, of_batch, count, weights.non_trainable)
 
     def reported(value: PerExample) -> Metric:
         return building_blocks.mean_of(lambda batch, out, mask: value(batch[y], out.predictions))

@@ -1,63 +1,62 @@
-"""The model for the next word of Stack Overflow's questions and answers."""
+"""Models for Stack Overflow's questions and answers: the next word, and tags.
+
+The layers, their initializers and the order of the weights are those of TFF's
+simulation/baselines/stackoverflow/word_prediction_models.py and tag_prediction_tasks.py.
+"""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import linen as nn
 
-from fedbridge.jax_core import (
-    Batch,
-    ClientDataError,
-    Cohort,
-    Forward,
-    Metric,
-    Model,
-    ModelWeights,
-    check_labels,
-    lstm,
-    metrics,
+from fedbridge.jax_core import Batch, Forward, Model, metrics
+from fedbridge.models._from_flax import from_flax
+from fedbridge.models._keras import Dense, in_keras_order
+from fedbridge.models._losses import PerExample, binary_cross_entropy
+from fedbridge.models._tokens import (
+    LSTM,
+    SequenceLoss,
+    embedding,
+    mean_over_tokens,
+    next_token_model,
+    without_padding,
 )
-from fedbridge.models._from_flax import in_dtype
-
-_PAD = 0
-_SPECIAL = 4  # padding, out of vocabulary, beginning and end of a sentence
-
-
-class _LSTM(nn.Module):
-    units: int
-
-    @nn.compact
-    def __call__(self, inputs):
-        """From `[steps, batch, features]` to `[steps, batch, units]`."""
-        gates = 4 * self.units
-        kernel = self.param("kernel", nn.initializers.glorot_uniform(), (inputs.shape[-1], gates))
-        recurrent = self.param(
-            "recurrent_kernel", nn.initializers.orthogonal(), (self.units, gates)
-        )
-        bias = self.param("bias", self._forget_nothing)
-        return lstm(inputs @ kernel + bias[None, None], recurrent)
-
-    def _forget_nothing(self, key):
-        return jnp.zeros((4, self.units)).at[1].set(1.0).reshape(-1)
 
 
 class _NextWord(nn.Module):
     num_ids: int
     embedding_size: int
     lstm_size: int
+    num_lstm_layers: int
+    shared_embedding: bool
+    mask_zero: bool
+    after_lstm: Callable[[Any], Any]
 
     @nn.compact
     def __call__(self, tokens):
         """From `[batch, steps]` to `[batch, steps, ids]`."""
-        uniform = lambda *args: jax.random.uniform(*args, minval=-0.05, maxval=0.05)
-        embed = nn.Embed(self.num_ids, self.embedding_size, embedding_init=uniform)
-        outputs = _LSTM(self.lstm_size)(embed(tokens.T))
-        hidden = nn.Dense(self.embedding_size)(outputs).swapaxes(0, 1)
-        return nn.Dense(self.num_ids)(hidden)
+        tokens, back = without_padding(tokens) if self.mask_zero else (tokens, lambda out: out)
+        embed = embedding(self.num_ids, self.embedding_size)
+        hidden = embed(tokens.T)
+        for layer in range(self.num_lstm_layers):
+            outputs = LSTM(self.lstm_size)(hidden)
+            last = layer == self.num_lstm_layers - 1
+            outputs = self.after_lstm(back(outputs) if last else outputs)
+            hidden = Dense(self.embedding_size)(outputs)
+        hidden = hidden.swapaxes(0, 1)
+        return embed.attend(hidden) if self.shared_embedding else Dense(self.num_ids)(hidden)
+
+
+class _LogisticRegression(nn.Module):
+    num_labels: int
+
+    @nn.compact
+    def __call__(self, inputs, train: bool):
+        return Dense(self.num_labels)(inputs)
 
 
 def stackoverflow_lstm(
@@ -65,6 +64,12 @@ def stackoverflow_lstm(
     embedding_size: int = 96,
     lstm_size: int = 670,
     *,
+    num_lstm_layers: int = 1,
+    shared_embedding: bool = False,
+    num_out_of_vocab_buckets: int = 1,
+    loss: SequenceLoss = mean_over_tokens,
+    mask_zero: bool = False,
+    after_lstm: Callable[[Any], Any] = lambda outputs: outputs,
     x: str = "x",
     y: str = "y",
     compute_dtype: Any = jnp.float32,
@@ -72,18 +77,25 @@ def stackoverflow_lstm(
 ) -> Model:
     """The LSTM of Reddi et al. (2021) for the next word: 4,050,748 parameters.
 
-    The layers and initializers are those of TFF's `create_recurrent_model`
-    (simulation/baselines/stackoverflow/word_prediction_models.py), the ids those of its data: 0
-    pads, 1 to `vocab_size` are words, then out of vocabulary, beginning and end of a sentence.
+    TFF's `create_recurrent_model`; the ids are those of its data: 0 pads, 1 to `vocab_size` are
+    words, then out of vocabulary, beginning and end of a sentence.
 
     Padding counts for nothing, in the loss as in the metrics: the objective is the mean over the
-    tokens of a batch that are to be predicted. (TFF's task loses Keras' mask, and its loss is the
-    mean over all positions.)
+    tokens of a batch that are to be predicted. TFF's task loses Keras' mask, so that its loss is
+    the mean over all positions, and predictions where Keras hid a step count too:
+    `loss=fb.models.mean_over_positions, mask_zero=True`.
 
     Args:
         vocab_size: The number of words.
-        embedding_size: Of the embedding, and of the layer after the LSTM.
-        lstm_size: The units of the LSTM.
+        embedding_size: Of the embedding, and of the layer after each LSTM.
+        lstm_size: The units of an LSTM.
+        num_lstm_layers: How many LSTMs there are.
+        shared_embedding: The embedding, transposed, is the last layer: 3,080,360 parameters.
+        num_out_of_vocab_buckets: How many ids stand for unknown words.
+        loss: Of the tokens to predict; FedJAX's is `fb.models.mean_over_sentences(13.3)`.
+        mask_zero: A step whose token is 0 is none, as in Keras: the output before it is repeated.
+            It changes nothing but the predictions there, unless zeros stand before words.
+        after_lstm: What is done to an LSTM's outputs; FedJAX has `jnp.tanh`.
         x: The feature that holds the tokens before, `[batch, steps]`.
         y: The feature that holds the tokens to predict, `[batch, steps]`.
         compute_dtype: As in `from_flax`.
@@ -98,66 +110,71 @@ def stackoverflow_lstm(
         >>> forward.predictions.shape, int(forward.num_examples)
         ((1, 3, 9), 1)
     """
-    num_ids = vocab_size + _SPECIAL
-    out_of_vocab, end_of_sentence = vocab_size + 1, vocab_size + 3
-    module = _NextWord(num_ids, embedding_size, lstm_size)
-    variables = jax.jit(module.init)(jax.random.key(seed), np.zeros((1, 1), np.int32))
-
-    def forward(
-        weights: ModelWeights, batch: Batch, mask: Any, key: Any, training: bool
-    ) -> Forward:
-        params = in_dtype(compute_dtype, weights.trainable)
-        predictions = in_dtype(jnp.float32, module.apply({"params": params}, batch[x]))
-        losses = optax.softmax_cross_entropy_with_integer_labels(predictions, batch[y])
-        real = jnp.ones(len(losses), bool) if mask is None else mask
-        counting = real[:, None] & (batch[y] != _PAD)
-        total = jnp.where(counting, losses, 0.0).sum()
-        mean = total / jnp.maximum(counting.sum(), 1).astype(losses.dtype)
-        return Forward(mean, predictions, mean, real.sum(dtype=jnp.int32), weights.non_trainable)
-
-    def accuracy(*masked_tokens: int) -> Metric:
-        return metrics.masked_accuracy(metrics.outcomes(y), (_PAD, *masked_tokens))
-
-    def num_classes(batch: Batch) -> int:
-        if x not in batch:
-            return num_ids  # `check_labels` names it
-        if batch[x].ndim != 2 or batch[x].shape != batch[y].shape:
-            raise ClientDataError(
-                f"features {x!r} and {y!r} of the cohort: an example has the shapes "
-                f"{batch[x].shape[1:]} and {batch[y].shape[1:]}, and the model wants as many "
-                "tokens to predict as there are before them; cut them with `data.map_batches`."
-            )
-        return num_ids
-
-    def check(cohort: Cohort) -> None:
-        check_labels(cohort, y, num_classes)
-        check_labels(cohort, x, num_classes)
-
-    return Model(
-        ModelWeights(jax.tree.map(np.asarray, variables["params"]), {}),
-        forward,
-        OrderedDict(
-            num_tokens=metrics.num_tokens_counter(metrics.outcomes(y), [_PAD]),
-            accuracy=accuracy(),
-            accuracy_without_out_of_vocab=accuracy(out_of_vocab),
-            accuracy_without_out_of_vocab_or_end_of_sentence=accuracy(
-                out_of_vocab, end_of_sentence
-            ),
-            loss=_loss(y),
-            num_examples=metrics.num_examples_counter(),
-            num_batches=metrics.num_batches_counter(),
-        ),
-        check=check,
+    unknown = tuple(range(vocab_size + 1, vocab_size + 1 + num_out_of_vocab_buckets))
+    end_of_sentence = vocab_size + num_out_of_vocab_buckets + 2
+    num_ids = end_of_sentence + 1
+    module = _NextWord(
+        num_ids,
+        embedding_size,
+        lstm_size,
+        num_lstm_layers,
+        shared_embedding,
+        mask_zero,
+        after_lstm,
+    )
+    accuracies = {
+        "accuracy": (),
+        "accuracy_without_out_of_vocab": unknown,
+        "accuracy_without_out_of_vocab_or_end_of_sentence": (*unknown, end_of_sentence),
+    }
+    return next_token_model(
+        module, num_ids, loss, accuracies, x=x, y=y, compute_dtype=compute_dtype, seed=seed
     )
 
 
-def _loss(y: str) -> Metric:
-    """The mean over all tokens of all examples."""
+def stackoverflow_tag_prediction(
+    word_vocab_size: int = 10_000,
+    tag_vocab_size: int = 500,
+    *,
+    loss: PerExample = binary_cross_entropy,
+    x: str = "x",
+    y: str = "y",
+    compute_dtype: Any = jnp.float32,
+    seed: int = 0,
+) -> Model:
+    """Logistic regression for the tags of a post, from its words: 5,000,500 parameters.
 
-    def terms(batch: Batch, forward: Forward, mask: Any) -> metrics.MeanAccumulator:
-        count = (mask[:, None] & (batch[y] != _PAD)).sum().astype(jnp.float32)
-        return metrics.MeanAccumulator(forward.metric_loss * count, count)
+    As in TFF's task the objective is the sum over a batch, not the mean, of the mean over tags; and
+    the reported loss is the mean of these sums, each weighted by the batch's examples. Predictions
+    are logits.
 
-    return metrics.sum_of(
-        terms, lambda seen: metrics.divide_no_nan(*seen), metrics.MeanAccumulator(0.0, 0.0)
+    Args:
+        word_vocab_size: The number of words.
+        tag_vocab_size: The number of tags.
+        loss: Of counts and logits; TFF's is `fb.models.clipped_binary_cross_entropy`.
+        x: The feature that holds the words' shares, `[batch, words]`.
+        y: The feature that holds the tags' counts, `[batch, tags]`.
+        compute_dtype: As in `from_flax`.
+        seed: Of the initial weights.
+    """
+    model = from_flax(
+        _LogisticRegression(tag_vocab_size),
+        np.zeros((1, word_vocab_size), np.float32),
+        loss,
+        x=x,
+        y=y,
+        metrics={},
+        reduction=lambda total, count: total,
+        compute_dtype=compute_dtype,
+        seed=seed,
     )
+
+    def probabilities(batch: Batch, forward: Forward) -> tuple[Any, Any]:
+        return batch[y], jax.nn.sigmoid(forward.predictions)
+
+    reported = OrderedDict(
+        precision=metrics.precision(probabilities),
+        recall_at_5=metrics.recall(probabilities, top_k=5),
+        **model.metrics,
+    )
+    return in_keras_order(model._replace(metrics=reported))
