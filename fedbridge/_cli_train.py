@@ -31,6 +31,8 @@ class Task(enum.StrEnum):
     emnist_character_recognition = "emnist_character_recognition"
     emnist_autoencoder = "emnist_autoencoder"
     stackoverflow_word_prediction = "stackoverflow_word_prediction"
+    stackoverflow_tag_prediction = "stackoverflow_tag_prediction"
+    shakespeare_character_prediction = "shakespeare_character_prediction"
 
 
 def train(
@@ -159,6 +161,9 @@ def _task(
 
     spec = experiment.client_spec()
     found = data_at_hand(experiment.file, data)
+    if found is None and experiment.data_set not in ("emnist", "stackoverflow"):
+        source = f"TFF's synthetic data; for real ones: fedbridge data fetch {experiment.data_set}"
+        return experiment.create(spec, use_synthetic_data=True, **arguments), source
     if found is None:
         folder, source = generated_data(experiment.data_set)
         source += f"; for real ones: fedbridge data fetch {experiment.data_set}"

@@ -5,7 +5,11 @@
 Names and arguments are those of `tff.simulation.baselines`.
 """
 
-from fedbridge.tasks import emnist as emnist, stackoverflow as stackoverflow
+from fedbridge.tasks import (
+    emnist as emnist,
+    shakespeare as shakespeare,
+    stackoverflow as stackoverflow,
+)
 from fedbridge.tasks._baseline_task import (
     BaselineTask as BaselineTask,
     BaselineTaskDatasets as BaselineTaskDatasets,

@@ -17,7 +17,7 @@ import numpy as np
 from fedbridge.algorithms.fed_avg import fed_avg
 from fedbridge.jax_core import FederatedArrays, LearningProcess, Model, optimizers
 from fedbridge.preprocessing import ClientSpec
-from fedbridge.tasks import emnist, stackoverflow
+from fedbridge.tasks import emnist, shakespeare, stackoverflow
 from fedbridge.tasks._baseline_task import BaselineTask
 
 
@@ -110,6 +110,30 @@ EXPERIMENTS = {
         epsilon=-5,
         max_elements=1000,
         evaluation_examples=10_000,
+    ),
+    "stackoverflow_tag_prediction": Experiment(
+        stackoverflow.create_tag_prediction_task,
+        data_set="stackoverflow",
+        file="stackoverflow.sqlite",
+        rounds=1500,
+        clients=10,
+        batch_size=100,
+        client_rate=2,
+        server_rate=-0.5,
+        epsilon=-5,
+        max_elements=1000,
+        evaluation_examples=10_000,
+    ),
+    "shakespeare_character_prediction": Experiment(
+        shakespeare.create_character_prediction_task,
+        data_set="shakespeare",
+        file="shakespeare.sqlite",
+        rounds=1200,
+        clients=10,
+        batch_size=4,
+        client_rate=0,
+        server_rate=-2,
+        epsilon=-3,
     ),
 }
 """Of `fedbridge train`, by the name of the task."""

@@ -1,9 +1,9 @@
-"""The task on Stack Overflow: predict the next word.
+"""Tasks on Stack Overflow: predict the next word, or a question's tags.
 
 Text becomes ids once: the splits of a file are converted into the cache folder, in pieces and in
 bounded memory, so that TFF's whole file can be used.
 
-Reference: TFF's simulation/baselines/stackoverflow/word_prediction_tasks.py.
+Reference: TFF's simulation/baselines/stackoverflow/{word,tag}_prediction_tasks.py.
 """
 
 import functools
@@ -18,6 +18,7 @@ from fedbridge.tff_io import convert_once, find_file
 
 DEFAULT_SEQUENCE_LENGTH = 20
 DEFAULT_WORD_VOCAB_SIZE = 10_000
+DEFAULT_TAG_VOCAB_SIZE = 500
 _SPLITS = ("train", "test", "heldout")
 
 Progress = Callable[[int, int], None]
@@ -102,6 +103,64 @@ def create_word_prediction_task_from_datasets(
     )
 
 
+def create_tag_prediction_task(
+    train_client_spec: ClientSpec,
+    eval_client_spec: ClientSpec | None = None,
+    word_vocab_size: int = DEFAULT_WORD_VOCAB_SIZE,
+    tag_vocab_size: int = DEFAULT_TAG_VOCAB_SIZE,
+    cache_dir: str | os.PathLike[str] | None = None,
+    use_synthetic_data: bool = False,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> BaselineTask:
+    """Predict the tags of a post from its bag of words.
+
+    Args:
+        train_client_spec: As in `create_word_prediction_task`, and so are the other arguments.
+        eval_client_spec: How the examples become batches in an evaluation; default batches of 100.
+        word_vocab_size: How many words are known.
+        tag_vocab_size: How many tags are predicted; all there are, where they are fewer.
+        cache_dir: Where the data are.
+        use_synthetic_data: TFF's synthetic data.
+        seed: Of the model's initial weights.
+        progress: Told how far the conversion of a split is.
+    """
+    _check_size("word_vocab_size", word_vocab_size)
+    _check_size("tag_vocab_size", tag_vocab_size)
+    source = datasets.stackoverflow
+    if use_synthetic_data:
+        raw = source.get_synthetic()
+        words = list(source.get_synthetic_word_counts())[:word_vocab_size]
+        tags = list(source.get_synthetic_tag_counts())[:tag_vocab_size]
+        return create_tag_prediction_task_from_datasets(
+            train_client_spec, eval_client_spec, words, tags, raw, raw, raw, seed=seed
+        )
+    words = list(source.load_word_counts(cache_dir, word_vocab_size))
+    tags = list(source.load_tag_counts(cache_dir))[:tag_vocab_size]
+    splits = _converted(_bags(words, tags), cache_dir, progress)
+    return _tag_task(splits, train_client_spec, eval_client_spec, len(words), len(tags), seed)
+
+
+def create_tag_prediction_task_from_datasets(
+    train_client_spec: ClientSpec,
+    eval_client_spec: ClientSpec | None,
+    word_vocab: Sequence[str],
+    tag_vocab: Sequence[str],
+    train_data: FederatedArrays,
+    test_data: FederatedArrays,
+    validation_data: FederatedArrays,
+    *,
+    seed: int = 0,
+) -> BaselineTask:
+    """`create_tag_prediction_task` on data with the features "tokens", "title" and "tags"."""
+    prepare = _bags(word_vocab, tag_vocab)
+    splits = [prepare(data) for data in (train_data, test_data, validation_data)]
+    return _tag_task(
+        splits, train_client_spec, eval_client_spec, len(word_vocab), len(tag_vocab), seed
+    )
+
+
 _Prepare = Callable[[FederatedArrays], FederatedArrays]
 
 
@@ -111,6 +170,12 @@ def _words(vocab: Sequence[str], sequence_length: int, num_out_of_vocab_buckets:
         vocab=vocab,
         sequence_length=sequence_length,
         num_out_of_vocab_buckets=num_out_of_vocab_buckets,
+    )
+
+
+def _bags(word_vocab: Sequence[str], tag_vocab: Sequence[str]) -> _Prepare:
+    return functools.partial(
+        preprocessing.stackoverflow_tag_prediction, word_vocab=word_vocab, tag_vocab=tag_vocab
     )
 
 
@@ -129,10 +194,30 @@ def _word_task(
     num_out_of_vocab_buckets: int,
     seed: int,
 ) -> BaselineTask:
-    only = num_out_of_vocab_buckets == 1
-    check_argument(only, "num_out_of_vocab_buckets", num_out_of_vocab_buckets, "1 for this model")
     batches = pipelines("stackoverflow", train_client_spec, eval_client_spec, 64)
-    model = models.stackoverflow_lstm(vocab_size, seed=seed)
+    model = models.stackoverflow_lstm(
+        vocab_size,
+        num_out_of_vocab_buckets=num_out_of_vocab_buckets,
+        loss=models.mean_over_positions,
+        mask_zero=True,
+        seed=seed,
+    )
+    train, test, heldout = splits
+    return BaselineTask(BaselineTaskDatasets(train, test, heldout, *batches), model)
+
+
+def _tag_task(
+    splits: Sequence[FederatedArrays],
+    train_client_spec: ClientSpec,
+    eval_client_spec: ClientSpec | None,
+    num_words: int,
+    num_tags: int,
+    seed: int,
+) -> BaselineTask:
+    batches = pipelines("stackoverflow", train_client_spec, eval_client_spec, 100)
+    model = models.stackoverflow_tag_prediction(
+        num_words, num_tags, loss=models.clipped_binary_cross_entropy, seed=seed
+    )
     train, test, heldout = splits
     return BaselineTask(BaselineTaskDatasets(train, test, heldout, *batches), model)
 
