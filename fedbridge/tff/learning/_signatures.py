@@ -59,8 +59,13 @@ def typed(build: Callable[..., LearningProcess]) -> Callable[..., LearningProces
     @functools.wraps(build)
     def building(model_fn: Any, *args: Any, **kwargs: Any) -> LearningProcess:
         process = build(model_fn, *args, **kwargs)
-        state: Callable[[], Any] = functools.cache(lambda: infer_type(process.initialize()))
-        weights = lambda: state().global_model_weights
+
+        @functools.cache
+        def state() -> Any:
+            return infer_type(process.initialize())
+
+        def weights() -> Type:
+            return state().global_model_weights
 
         def following() -> FunctionType:
             data = SequenceType(_input_type(model_fn))

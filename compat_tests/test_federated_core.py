@@ -1,0 +1,169 @@
+"""Federated Core under `fedbridge.tff` and under the real TFF: the same programs, the same bits."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from fedbridge import tff as ours
+
+RNG = np.random.default_rng(0)
+WIDE = (10.0 ** RNG.integers(-4, 5, [12, 3]) * RNG.standard_normal([12, 3])).astype(np.float32)
+WEIGHTS = RNG.random(12).astype(np.float32)
+
+
+def means(t, tf):
+    """Values of nine decades, whose sums depend on their order."""
+    member = collections.OrderedDict(w=(np.float32, [3]), b=[np.float64, np.float32])
+    values = [collections.OrderedDict(w=row, b=[np.float64(row[0]), row[1]]) for row in WIDE]
+
+    @t.federated_computation(
+        t.FederatedType(member, t.CLIENTS),
+        t.FederatedType(np.float32, t.CLIENTS),
+        t.FederatedType(np.int32, t.CLIENTS),
+    )
+    def compute(x, w, n):
+        extremes = t.federated_min(x), t.federated_max(x)
+        sums = t.federated_sum(x), t.federated_sum(n)
+        return sums, t.federated_mean(x), t.federated_mean(x, w), t.federated_mean(x, n), extremes
+
+    counts = [np.int32(i) for i in range(12)]
+    return [compute(values, list(WEIGHTS), counts), compute(values[:1], [WEIGHTS[0]], counts[1:2])]
+
+
+def data_sets(t, tf):
+    """Pipelines restart in every call, whatever the script did with them; lists may be ragged."""
+    rows = t.SequenceType(np.int64)
+
+    @t.tensorflow.computation(rows)
+    def read(dataset):
+        return dataset.reduce(tf.zeros([0], tf.int64), lambda held, x: tf.concat([held, [x]], 0))
+
+    everywhere = t.FederatedType(rows, t.CLIENTS)
+    read_all = t.federated_computation(lambda x: t.federated_map(read, x), everywhere)
+    seeded = tf.data.Dataset.range(12).shuffle(12, seed=5).repeat(2)
+    fixed = tf.data.Dataset.range(9).shuffle(4, seed=3, reshuffle_each_iteration=False).repeat(2)
+    orders = [read_all([seeded, fixed])]
+    list(seeded)
+    orders += [read_all([seeded, seeded]), read([5, 7]), read([])]
+
+    @t.tensorflow.computation(t.SequenceType({"x": t.TensorType(np.float32, [None, 2])}))
+    def shapes(batches):
+        sizes = batches.map(lambda batch: tf.shape(batch["x"])[0])
+        return batches.map(lambda batch: batch["x"] + 1.0), sizes.reduce(0, lambda a, b: 10 * a + b)
+
+    batches = [{"x": np.full([n, 2], n, np.float32)} for n in (3, 3, 2)]
+    added, sizes = shapes(batches)
+    return orders, [np.asarray(batch) for batch in added], sizes, str(shapes.type_signature)
+
+
+def state(t, tf):
+    """Variables and tables start anew in every call, in computations within computations too."""
+
+    @t.tensorflow.computation(np.float32)
+    def counted(x):
+        calls = tf.Variable(0.0)
+        keys, values = tf.constant(["a", "b"]), tf.constant([1.0, 2.0])
+        table = tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), -1.0)
+        with tf.control_dependencies([calls.assign_add(1.0)]):
+            return tf.ensure_shape(calls.read_value() * x + table.lookup(tf.constant("b")), [])
+
+    @t.tensorflow.computation(np.float32)
+    def twice(x):
+        return counted(counted(x)), tf.random.stateless_normal([2], seed=[1, 2])
+
+    @t.tensorflow.computation
+    def layers():
+        model = tf.keras.Sequential([tf.keras.layers.Dense(2, input_shape=(3,))])
+        return model.trainable_variables
+
+    same = all(np.array_equal(a, b) for a, b in zip(layers(), layers(), strict=True))
+    return [counted(2.0), counted(2.0), twice(3.0), same, str(layers.type_signature)]
+
+
+def containers(t, tf):
+    """What comes in and goes out, with names and without."""
+    Pair = collections.namedtuple("Pair", "x y")
+    struct = t.types.StructType([("a", np.int32), ("b", t.types.StructType([("c", np.float32)]))])
+
+    @t.tensorflow.computation(struct)
+    def whole(arg):
+        return Pair(arg.a, [arg.b.c, {"z": arg[0]}]), type(arg).__name__
+
+    @t.tensorflow.computation(struct, Pair(np.int32, np.float32))
+    def two(one, other):
+        return type(other).__name__, other.y, one.b.c, (one.a, ("text", True))
+
+    @t.tensorflow.computation
+    def untyped(x, y):
+        return {"sum": x["p"] + y, "kind": type(x).__name__}
+
+    argument = collections.OrderedDict(a=1, b=collections.OrderedDict(c=2.0))
+    made = [whole(argument), two(argument, Pair(3, 4.0)), untyped({"p": 1}, 2)]
+    types = [str(c.type_signature) for c in (whole, two)]
+    return made, types, repr(two.type_signature.result)
+
+
+def aggregates(t, tf):
+    """A fold whose order shows, and its report."""
+    pair = t.to_type((np.float32, np.int32))
+
+    @t.tensorflow.computation(pair, np.float32)
+    def accumulate(held, value):
+        return held[0] * 0.5 + value, held[1] + 1
+
+    @t.tensorflow.computation(pair, pair)
+    def merge(a, b):
+        return a[0] + b[0], a[1] + b[1]
+
+    @t.tensorflow.computation(pair)
+    def report(held):
+        return collections.OrderedDict(value=held[0], count=held[1])
+
+    @t.federated_computation(t.FederatedType(np.float32, t.CLIENTS))
+    def fold(x):
+        return t.federated_aggregate(x, (1.0, 0), accumulate, merge, report)
+
+    op = t.tensorflow.computation(lambda a, b: a * 0.5 + b, (np.float32, np.float32))
+
+    @t.federated_computation(t.SequenceType(np.float32))
+    def reduced(sequence):
+        return t.sequence_reduce(sequence, np.float32(1.0), op)
+
+    return fold(list(WIDE[:, 0])), fold([]), reduced(list(WIDE[:, 1])), str(fold.type_signature)
+
+
+def flat(value):
+    """Leaves with the names of their classes and containers; data sets in order."""
+    if isinstance(value, dict):
+        return [type(value).__name__, [(name, flat(part)) for name, part in value.items()]]
+    if isinstance(value, list | tuple):
+        return [type(value).__name__, [flat(part) for part in value]]
+    if isinstance(value, np.ndarray | np.generic):
+        return [
+            str(value.dtype),
+            value.shape,
+            value.tobytes() if value.dtype != object else value.tolist(),
+        ]
+    return value
+
+
+@pytest.mark.parametrize("program", [means, data_sets, state, containers, aggregates])
+def test_a_program_computes_the_same(tff, program):
+    import tensorflow as tf
+
+    theirs, mine = (flat(program(t, tf)) for t in (tff, ours))
+    assert mine == theirs
+
+
+def test_an_unseeded_pipeline_is_drawn_anew_in_every_call():
+    import tensorflow as tf
+
+    read = ours.tf_computation(
+        lambda d: d.batch(50).reduce(tf.zeros([50], tf.int64), lambda _, x: x),
+        ours.SequenceType(np.int64),
+    )
+    dataset = tf.data.Dataset.range(50).shuffle(50)
+    drawn = [read(dataset).tolist() for _ in range(2)]
+    assert sorted(drawn[0]) == sorted(drawn[1]) == list(range(50))
+    assert drawn[0] != drawn[1]
