@@ -20,7 +20,7 @@ def _package(name: str, **others: Any) -> types.ModuleType:
         first, _, rest = entry.name.removeprefix(f"{name}.").partition(".")
         if rest:
             inner.add(first)
-        elif entry.status == eras.ACCEPTED:
+        elif entry.status == eras.ACCEPTED or first.endswith("_execution_context"):
             setattr(package, first, _accepting(entry.name))
     for first in sorted(inner):
         setattr(package, first, _package(f"{name}.{first}"))

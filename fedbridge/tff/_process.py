@@ -71,6 +71,11 @@ class LearningProcess:
         self._process, self._metrics, self._read = process, metrics, read
         self._calls = itertools.count(1)
 
+    def reading(self, first: Callable[[Any], Any]) -> "LearningProcess":
+        """The process that makes its data of what it is given."""
+        read = lambda given, number: self._read(first(given), number)
+        return LearningProcess(self._process, self._metrics, read)
+
     def initialize(self) -> LearningAlgorithmState:
         """The state before the first round."""
         return as_tff(self._process.initialize())

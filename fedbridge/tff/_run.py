@@ -8,6 +8,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from fedbridge.bridge import script as scripts
 from fedbridge.jax_core import FedbridgeError, ScriptError
 from fedbridge.tff import install
@@ -30,6 +32,8 @@ def run(script: str | os.PathLike[str], arguments: Sequence[str] = ()) -> int:
             text names the line.
     """
     install()
+    if int(np.__version__.partition(".")[0]) >= 2:
+        np.set_printoptions(legacy="1.25")  # numbers print as under TFF's NumPy: 0.5
     previous = warnings.showwarning
     warnings.showwarning = lambda message, category, *rest, **others: (
         print(f"note: {message}", file=sys.stderr)

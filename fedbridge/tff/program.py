@@ -5,19 +5,37 @@ given to an event loop, unpacked, or left alone.
 """
 
 import csv
+import enum
 import logging
 import os
+import shutil
 import tempfile
 from collections import OrderedDict
-from collections.abc import Coroutine, Hashable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 
 from fedbridge import jax_core as fc, tff_io
+from fedbridge.tff._data_sources import (
+    ClientIdDataSource as ClientIdDataSource,
+    ClientIdDataSourceIterator as ClientIdDataSourceIterator,
+    DatasetDataSource as DatasetDataSource,
+    DatasetDataSourceIterator as DatasetDataSourceIterator,
+    FederatedDataSource as FederatedDataSource,
+    FederatedDataSourceIterator as FederatedDataSourceIterator,
+)
 from fedbridge.tff._errors import missing
 from fedbridge.tff._process import LearningAlgorithmState, as_core, as_tff
+from fedbridge.tff._release_managers import (
+    DelayedReleaseManager as DelayedReleaseManager,
+    FilteringReleaseManager as FilteringReleaseManager,
+    GroupingReleaseManager as GroupingReleaseManager,
+    NotFilterableError as NotFilterableError,
+    PeriodicReleaseManager as PeriodicReleaseManager,
+    ReleaseManager as ReleaseManager,
+)
 
 
 class Done(Coroutine):
@@ -98,9 +116,9 @@ class FileProgramStateManager:
         return Done((self._load(versions[-1], structure), versions[-1]))
 
     def _load(self, version: int, structure: Any) -> Any:
-        like = as_core(structure) if isinstance(structure, LearningAlgorithmState) else structure
+        like = _converted(structure, LearningAlgorithmState, as_core)
         found = tff_io.load_program_state(self._root, version, like, prefix=self._prefix)
-        return as_tff(found) if isinstance(found, fc.LearningAlgorithmState) else found
+        return _converted(found, fc.LearningAlgorithmState, as_tff)
 
     def save(self, program_state: Any, version: int) -> Done:
         """Saves a state.
@@ -108,13 +126,36 @@ class FileProgramStateManager:
         Raises:
             StateError: There is that version already, or the folder cannot be written to.
         """
-        is_one = isinstance(program_state, LearningAlgorithmState)
-        state = as_core(program_state) if is_one else program_state
+        state = _converted(program_state, LearningAlgorithmState, as_core)
         tff_io.save_program_state(self._root, state, version, prefix=self._prefix, **self._keep)
         return Done()
 
+    def remove_all(self) -> Done:
+        """Removes all states."""
+        for version in tff_io.program_state_versions(self._root, prefix=self._prefix):
+            shutil.rmtree(Path(self._root, f"{self._prefix}{version}"))
+        return Done()
 
-class MemoryReleaseManager:
+
+def _converted(value: Any, kind: type, convert: Callable[[Any], Any]) -> Any:
+    """A structure with the learning processes' states in it converted."""
+    if isinstance(value, kind):
+        return convert(value)
+    inner = lambda part: _converted(part, kind, convert)
+    make: Any = type(value)
+    if isinstance(value, Mapping):
+        return make((name, inner(part)) for name, part in value.items())
+    if isinstance(value, tuple | list):
+        return make(*map(inner, value)) if hasattr(value, "_fields") else make(map(inner, value))
+    return value
+
+
+def materialize_value(value: Any) -> Done:
+    """The value: nothing is computed later here."""
+    return Done(value)
+
+
+class MemoryReleaseManager(ReleaseManager):
     """Keeps what is released."""
 
     def __init__(self) -> None:
@@ -134,7 +175,7 @@ class MemoryReleaseManager:
         self._kept.clear()
 
 
-class LoggingReleaseManager:
+class LoggingReleaseManager(ReleaseManager):
     """Writes what is released to Python's log."""
 
     def release(self, value: Any, key: Any = None) -> Done:
@@ -147,7 +188,7 @@ class LoggingReleaseManager:
         return Done()
 
 
-class CSVFileReleaseManager:
+class CSVFileReleaseManager(ReleaseManager):
     """A line of a CSV file for each key; lines of the key or of later ones are replaced.
 
     Args:
@@ -197,7 +238,7 @@ class CSVFileReleaseManager:
         os.replace(file.name, self._path)
 
 
-class TensorBoardReleaseManager:
+class TensorBoardReleaseManager(ReleaseManager):
     """Scalars and histograms for TensorBoard; needs TensorFlow."""
 
     def __init__(self, summary_dir: str | os.PathLike[str]):
@@ -231,6 +272,18 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         return
     for name, part in parts:
         yield from _flat(part, f"{path}/{name}" if path else str(name))
+
+
+class CSVSaveMode(enum.Enum):
+    """`save_mode` of a `CSVFileReleaseManager`; it changes nothing."""
+
+    APPEND = "append"
+    WRITE = "write"
+
+
+def NativeFederatedContext(context: Any = None) -> Any:
+    """Dropped: execution contexts do not change results."""
+    return context
 
 
 __getattr__ = missing("tff.program")

@@ -13,6 +13,7 @@ from fedbridge.tff.learning import (
     metrics as metrics,
     models as models,
     optimizers as optimizers,
+    programs as programs,
     reconstruction as reconstruction,
     templates as templates,
 )

@@ -32,6 +32,11 @@ class ClientData(abc.ABC):
     def element_type_structure(self) -> Any:
         """The spec of an element."""
 
+    @property
+    def dataset_computation(self) -> Callable[[str], Any]:
+        """From an id to the client's data."""
+        return self.create_tf_dataset_for_client
+
     def create_tf_dataset_for_client(self, client_id: str) -> Any:
         """The client's data.
 
