@@ -145,6 +145,27 @@ def test_fed_prox_says_whose_sign_it_has():
         )
 
 
+def test_weights_set_in_model_fn_are_lost_as_in_tff():
+    def with_weights():
+        model = keras_model()
+        model.set_weights([np.ones((4, 3), "f"), np.ones(3, "f")])
+        return tff.learning.models.from_keras_model(
+            model, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        )
+
+    build = tff.learning.algorithms.build_weighted_fed_avg
+    rate = tff.learning.optimizers.build_sgdm(0.1)
+    with pytest.warns(tff.Note, match="weights set in model_fn are lost"):
+        process = build(with_weights, rate)
+    found = process.get_model_weights(process.initialize()).trainable
+    for weight, made in zip(found, keras_model().weights, strict=True):
+        np.testing.assert_array_equal(weight, np.asarray(made))
+    # Keras itself is as before.
+    model = keras_model()
+    model.set_weights([np.ones((4, 3), "f"), np.ones(3, "f")])
+    assert np.asarray(model.weights[1]).tolist() == [1.0, 1.0, 1.0]
+
+
 def test_execution_contexts_are_taken_and_dropped():
     with pytest.warns(tff.Note, match="do not change results"):
         tff.backends.native.set_sync_local_cpp_execution_context(max_fanout=10)

@@ -1,8 +1,10 @@
 """The arguments of TFF's builders, as the core takes them."""
 
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import jax
 import numpy as np
@@ -10,6 +12,7 @@ import optax
 
 from fedbridge import jax_core as fc
 from fedbridge.bridge import keras_optimizers, parts
+from fedbridge.tff._errors import note
 
 
 def model(model_fn: Any) -> fc.Model:
@@ -44,7 +47,8 @@ def made_by(model_fn: Any) -> Any:
             f"{type(model_fn).__name__}; write `def model_fn(): return from_keras_model(...)`."
         )
     _number_names_anew()
-    return model_fn()
+    with _weights_as_made():
+        return model_fn()
 
 
 def optimizer(given: Any, name: str) -> optax.GradientTransformation:
@@ -135,3 +139,28 @@ def _number_names_anew() -> None:
     reset = getattr(backend, "reset_uids", None)
     if reset is not None:
         reset()
+
+
+@contextlib.contextmanager
+def _weights_as_made() -> Iterator[None]:
+    """While a `model_fn` runs, what it puts into the weights of Keras models is lost.
+
+    TFF calls it in a graph of its own and makes every variable anew, so that only initializers
+    count (seen with TFF 0.87.0).
+    """
+    keras = getattr(sys.modules.get("tensorflow"), "keras", None) or sys.modules.get("keras")
+
+    def lost(*args: Any, **kwargs: Any) -> None:
+        note(
+            "weights set in model_fn are lost, as in TFF, which makes them anew; put them into the "
+            "state with process.set_model_weights"
+        )
+
+    if keras is None:
+        yield
+        return
+    with (
+        mock.patch.object(keras.layers.Layer, "set_weights", lost),
+        mock.patch.object(keras.Model, "load_weights", lost),
+    ):
+        yield
