@@ -178,7 +178,7 @@ def test_execution_contexts_are_taken_and_dropped():
         ("simulation.models.from_keras_model", "nearest name is tff.learning.models.from_keras"),
         ("learning.algorithms.build_fed_multi_eval", "no TFF has"),
         ("learning.TrainableModel", "is no longer in TFF"),
-        ("program.FilteringReleaseManager", "is not in fedbridge.tff yet"),
+        ("program.SavedModelFileReleaseManager", "is not in fedbridge.tff yet"),
         ("backends.xla", "tff.backends.xla"),
     ],
 )
@@ -284,7 +284,7 @@ def test_what_does_not_run_names_the_line(tmp_path):
 @pytest.mark.parametrize(
     "then, words",
     [
-        ("import tensorflow_federated.python.learning", "is a private part of TFF"),
+        ("import tensorflow_federated.python.learning.Model", "is a private part of TFF"),
         ("import tensorflow", "the script needs TensorFlow"),
     ],
 )

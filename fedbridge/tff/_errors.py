@@ -85,8 +85,9 @@ def runs(symbol: str) -> bool:
     """
     import fedbridge.tff
 
+    package, _, name = symbol.partition(".")[2].rpartition(".")
     try:
-        operator.attrgetter(symbol.partition(".")[2])(fedbridge.tff)
+        found = operator.attrgetter(package)(fedbridge.tff) if package else fedbridge.tff
     except AttributeError:
         return False
-    return True
+    return name in dir(found) or hasattr(found, name)  # what is made on first use is not made

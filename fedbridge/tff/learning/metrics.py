@@ -15,8 +15,13 @@ from fedbridge.tff.learning._keras_finalizer import (
 )
 from fedbridge.tff.learning._keras_metrics import counters
 
+_COUNTERS = ("NumExamplesCounter", "NumBatchesCounter")
 _missing = missing("tff.learning.metrics")
 
 
-def __getattr__(name: str) -> Any:
-    return counters()[name] if name.endswith("Counter") else _missing(name)
+def __getattr__(name: str) -> Any:  # Keras' classes are made on first use
+    return counters()[name] if name in _COUNTERS else _missing(name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_COUNTERS})
