@@ -33,22 +33,28 @@ def remarks(tree: ast.AST, aliases: Aliases) -> Iterator[tuple[int, str]]:
         if _last(call) == "BatchNormalization":
             yield (
                 call.lineno,
-                "BatchNormalization: its moving statistics never move in federated training, in "
-                "TFF as here; GroupNormalization has none.",
+                (
+                    "BatchNormalization: its moving statistics never move in federated training, in "
+                    "TFF as here; GroupNormalization has none."
+                ),
             )
         if _last(call) == "shuffle" and _repeats(call):
             yield (
                 call.lineno,
-                "repeat before shuffle: epochs mix in the buffer and batches span them; this order "
-                "is kept, a loop over epochs would have another.",
+                (
+                    "repeat before shuffle: epochs mix in the buffer and batches span them; this order "
+                    "is kept, a loop over epochs would have another."
+                ),
             )
     if not any(_last(call) in _SEEDS for call in calls):
         unseeded = (call for call in calls if _is_unseeded(call))
         for call in [*unseeded][:1]:
             yield (
                 call.lineno,
-                f"initial weights without a seed ({_last(call)}): every run starts from others; a "
-                "check starts JAX from TFF's.",
+                (
+                    f"initial weights without a seed ({_last(call)}): every run starts from others; a "
+                    "check starts JAX from TFF's."
+                ),
             )
 
 
@@ -63,8 +69,10 @@ def _set_in_model_fn(tree: ast.AST, aliases: Aliases) -> Iterator[tuple[int, str
                 if _last(call) in ("set_weights", "load_weights"):
                     yield (
                         call.lineno,
-                        f"{_last(call)} in a model_fn: TFF makes the weights anew, so that it has "
-                        "no effect; put them into the state with process.set_model_weights.",
+                        (
+                            f"{_last(call)} in a model_fn: TFF makes the weights anew, so that it has "
+                            "no effect; put them into the state with process.set_model_weights."
+                        ),
                     )
 
 

@@ -76,7 +76,7 @@ class ReconstructionModel:
 
 
 def _of_layer(group: str) -> tuple[str, str]:
-    """ "local_non_trainable" is a layer's `non_trainable_weights`."""
+    """Whose it is, and a layer's `non_trainable_weights`, say."""
     whose, _, side = group.partition("_")
     return whose, f"{side}_weights"
 

@@ -157,9 +157,8 @@ class KerasModel(VariableModel):
         """The loss with the layers' regularization; the metrics are updated."""
         import tensorflow as tf
 
-        if self._forward is None:
-            self._forward = tf.function(self._forward_pass)
-        return self._forward(batch_input, training)
+        forward = self._forward = self._forward or tf.function(self._forward_pass)
+        return forward(batch_input, training)
 
     def _forward_pass(self, batch_input: Any, training: bool) -> BatchOutput:
         import tensorflow as tf
