@@ -15,6 +15,23 @@ _WITH_WEIGHTS = {
 }
 _SEEDS = ("set_random_seed", "set_seed")
 
+_MOVING = (
+    "BatchNormalization: its moving statistics never move in federated training, in TFF as here; "
+    "GroupNormalization has none."
+)
+_MIXED = (
+    "repeat before shuffle: epochs mix in the buffer and batches span them; this order is kept, a "
+    "loop over epochs would have another."
+)
+_UNSEEDED = (
+    "initial weights without a seed ({}): every run starts from others; a check starts JAX from "
+    "TFF's."
+)
+_LOST = (
+    "{} in a model_fn: TFF makes the weights anew, so that it has no effect; put them into the "
+    "state with process.set_model_weights."
+)
+
 
 def remarks(tree: ast.AST, aliases: Aliases) -> Iterator[tuple[int, str]]:
     """The line of each remark, and the remark.
@@ -31,31 +48,12 @@ def remarks(tree: ast.AST, aliases: Aliases) -> Iterator[tuple[int, str]]:
     yield from _set_in_model_fn(tree, aliases)
     for call in calls:
         if _last(call) == "BatchNormalization":
-            yield (
-                call.lineno,
-                (
-                    "BatchNormalization: its moving statistics never move in federated training, in "
-                    "TFF as here; GroupNormalization has none."
-                ),
-            )
+            yield call.lineno, _MOVING
         if _last(call) == "shuffle" and _repeats(call):
-            yield (
-                call.lineno,
-                (
-                    "repeat before shuffle: epochs mix in the buffer and batches span them; this order "
-                    "is kept, a loop over epochs would have another."
-                ),
-            )
-    if not any(_last(call) in _SEEDS for call in calls):
-        unseeded = (call for call in calls if _is_unseeded(call))
-        for call in [*unseeded][:1]:
-            yield (
-                call.lineno,
-                (
-                    f"initial weights without a seed ({_last(call)}): every run starts from others; a "
-                    "check starts JAX from TFF's."
-                ),
-            )
+            yield call.lineno, _MIXED
+    unseeded = [call for call in calls if _is_unseeded(call)]
+    if unseeded and not any(_last(call) in _SEEDS for call in calls):
+        yield unseeded[0].lineno, _UNSEEDED.format(_last(unseeded[0]))
 
 
 def _set_in_model_fn(tree: ast.AST, aliases: Aliases) -> Iterator[tuple[int, str]]:
@@ -67,13 +65,7 @@ def _set_in_model_fn(tree: ast.AST, aliases: Aliases) -> Iterator[tuple[int, str
         if any(symbol.endswith("from_keras_model") for symbol in symbols):
             for call in calls:
                 if _last(call) in ("set_weights", "load_weights"):
-                    yield (
-                        call.lineno,
-                        (
-                            f"{_last(call)} in a model_fn: TFF makes the weights anew, so that it has "
-                            "no effect; put them into the state with process.set_model_weights."
-                        ),
-                    )
+                    yield call.lineno, _LOST.format(_last(call))
 
 
 def _is_unseeded(call: ast.Call) -> bool:
