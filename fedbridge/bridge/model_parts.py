@@ -63,4 +63,3 @@ def _described(process: Process) -> Mapping[str, Any]:
     if process.model is None:
         raise fc.NotReplayableError("the model was not written down.")
     return process.model
-

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from fedbridge.jax_core import Batch, Forward, Metric, Model, ModelError, ModelWeights, on_host
 from fedbridge.tff_io._client_data import _fill, leaves_by_name, name_leaves
@@ -90,11 +91,12 @@ def from_tensorflow(body: Body, note: Callable[[str], None]) -> Model:
         loss, rows, added, after = steps(training)(*flat, _as_spec(body.input_spec, batch), key)
         after = jax.tree.unflatten(jax.tree.structure(weights.non_trainable), after)
         rest = iter(added)
-        named = OrderedDict((name, [next(rest) for _ in _leaves({0: part})]) for name, part in report.items())
+        named = {name: [next(rest) for _ in _flat(part)] for name, part in report.items()}
         return Forward(loss, named, loss, rows, after)
 
     metrics = OrderedDict(
-        (name, _metric(name, structure, body.finalizers[name])) for name, structure in report.items()
+        (name, _metric(name, structure, body.finalizers[name]))
+        for name, structure in report.items()
     )
     return Model(weights, forward, metrics, masked=False)
 
@@ -116,7 +118,7 @@ def _metric(name: str, structure: Any, finalize: Callable[[Any], Any]) -> Metric
     in_32_bits = lambda *leaves: jax.tree.map(_narrow, call(*leaves))
 
     def finalize_(leaves: Sequence[Any]) -> Any:
-        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in leaves)
+        traced = any(isinstance(leaf, Tracer) for leaf in leaves)
         return on_host(in_32_bits, made, *leaves) if traced else call(*leaves)
 
     return Metric(
@@ -133,12 +135,10 @@ def _checked_report(body: Body, weights: ModelWeights) -> OrderedDict[str, Any]:
     import tensorflow as tf
 
     one, other = _made_up(body, 0), _made_up(body, 1)
-    flat = jax.tree.leaves(weights.trainable), jax.tree.leaves(weights.non_trainable)
+    start, fixed = (_constants(jax.tree.leaves(side)) for side in weights)
 
     def report(*batches: Any) -> Any:
-        whole = lambda: OrderedDict(
-            body.compute(*map(_constants, flat), list(batches), True).report
-        )
+        whole = lambda: OrderedDict(body.compute(start, fixed, batches, True).report)
         return tf.function(whole).get_concrete_function()()
 
     of = lambda *batches: [np.asarray(leaf) for leaf in _leaves(report(*batches))]
@@ -171,7 +171,9 @@ def _step(
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
         note(f"{body.name} {doing} in TensorFlow, called from JAX: not converted ({reason[:200]})")
         return theirs.step
-    note(f"{body.name} {doing} in JAX, converted by tf2jax; compared with TensorFlow, gradients too")
+    note(
+        f"{body.name} {doing} in JAX, converted by tf2jax; compared with TensorFlow, gradients too"
+    )
     return ours
 
 
@@ -253,12 +255,12 @@ class _InTensorFlow:
         def backward(gradient: Any, cotangents: Any) -> Any:
             return [cotangents[0] * leaf for leaf in gradient], None, None
 
-        step.defvjp(lambda *given: self.with_gradient(*given), backward)
+        step.defvjp(self.with_gradient, backward)
         return lambda trainable, non_trainable, batch, key: step(trainable, non_trainable, batch)
 
 
 def _compare(body: Body, weights: ModelWeights, ours: Any, theirs: _InTensorFlow) -> None:
-    """Raises where values or gradients differ, on rows that are made up, at weights beside these."""
+    """Raises where values or gradients differ, on made-up rows, at weights beside these."""
     rng = np.random.default_rng(0)
     near = lambda leaf: leaf + (0.1 * rng.standard_normal(leaf.shape)).astype(leaf.dtype)
     move = lambda leaf: near(leaf) if leaf.dtype.kind == "f" else leaf
@@ -298,8 +300,9 @@ def _outputs(computed: Computed) -> Any:
 def _specs(body: Body, weights: ModelWeights) -> tuple[Any, Any, Any]:
     import tensorflow as tf
 
-    sides = [[tf.TensorSpec(x.shape, x.dtype) for x in jax.tree.leaves(w)] for w in weights]
-    return (*sides, tf.nest.map_structure(_any_rows, body.input_spec))
+    flat = lambda side: [tf.TensorSpec(x.shape, x.dtype) for x in jax.tree.leaves(side)]
+    rows = tf.nest.map_structure(_any_rows, body.input_spec)
+    return flat(weights.trainable), flat(weights.non_trainable), rows
 
 
 def _any_rows(spec: Any) -> Any:
@@ -341,9 +344,13 @@ def _as_spec(spec: Any, batch: Batch) -> Any:
 
 def _leaves(report: Mapping[str, Any]) -> list[Any]:
     """All that is reported, metric by metric."""
+    return [leaf for part in report.values() for leaf in _flat(part)]
+
+
+def _flat(structure: Any) -> list[Any]:
     import tensorflow as tf
 
-    return [leaf for part in report.values() for leaf in tf.nest.flatten(part)]
+    return tf.nest.flatten(structure)
 
 
 def _constants(leaves: Sequence[Any]) -> list[Any]:

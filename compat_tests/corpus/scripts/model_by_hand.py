@@ -45,9 +45,7 @@ def mnist_forward_pass(variables, batch):
     y = predict_on_batch(variables, batch["x"])
     predictions = tf.cast(tf.argmax(y, 1), tf.int32)
     flat_labels = tf.reshape(batch["y"], [-1])
-    loss = -tf.reduce_mean(
-        tf.reduce_sum(tf.one_hot(flat_labels, 3) * tf.math.log(y), axis=[1])
-    )
+    loss = -tf.reduce_mean(tf.reduce_sum(tf.one_hot(flat_labels, 3) * tf.math.log(y), axis=[1]))
     accuracy = tf.reduce_mean(tf.cast(tf.equal(predictions, flat_labels), tf.float32))
     num_examples = tf.cast(tf.size(batch["y"]), tf.float32)
     variables.num_examples.assign_add(num_examples)

@@ -17,7 +17,9 @@ def rows(size):
     )
 
 
-clients = [collections.OrderedDict(train_data=rows(n), test_data=rows(m)) for n, m in ((9, 4), (5, 7))]
+clients = [
+    collections.OrderedDict(train_data=rows(n), test_data=rows(m)) for n, m in ((9, 4), (5, 7))
+]
 
 spec = clients[0]["train_data"].batch(2).element_spec
 

@@ -16,7 +16,7 @@ from fedbridge.tff_io import Body, Computed, as_functional, from_keras, from_ten
 MetricsFns = tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]
 
 NO_METRICS: MetricsFns = (
-    lambda: OrderedDict(),
+    OrderedDict,
     lambda state, labels, batch_output, sample_weight=None: OrderedDict(),
     lambda state: OrderedDict(),
 )
@@ -104,9 +104,12 @@ class _OfKeras(FunctionalModel):
     """What `functional_model_from_keras` makes."""
 
     def __init__(self, keras_model: Any, loss: Any, input_spec: Any, metrics: Mapping[str, Any]):
-        weights = keras_model.trainable_weights, keras_model.non_trainable_weights
+        arrays = lambda weights: tuple(np.asarray(one) for one in weights)
         super().__init__(
-            initial_weights=tuple(tuple(np.asarray(one) for one in side) for side in weights),
+            initial_weights=(
+                arrays(keras_model.trainable_weights),
+                arrays(keras_model.non_trainable_weights),
+            ),
             predict_on_batch_fn=self._predict,
             loss_fn=lambda output, label, sample_weight=None: loss(label, output),
             input_spec=input_spec,
@@ -149,7 +152,10 @@ def functional_model_from_keras(
     if not isinstance(metrics, Mapping):
         metrics = metrics()
     return _OfKeras(
-        made, loss_fn, input_spec, {name: fresh(metric) for name, metric in _mapping(metrics).items()}
+        made,
+        loss_fn,
+        input_spec,
+        {name: fresh(metric) for name, metric in _mapping(metrics).items()},
     )
 
 

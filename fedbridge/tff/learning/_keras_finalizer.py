@@ -27,4 +27,3 @@ def fresh(metric: Any) -> Any:
     if hasattr(metric, "update_state"):
         return type(metric).from_config(metric.get_config())
     return metric()
-

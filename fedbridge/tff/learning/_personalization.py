@@ -45,9 +45,7 @@ def build_personalization_eval_computation(
     """
     base = "baseline_metrics"
     names = list(personalize_fn_dict)
-    fc.check_argument(
-        base not in names, "personalize_fn_dict", names, f"names other than {base!r}"
-    )
+    fc.check_argument(base not in names, "personalize_fn_dict", names, f"names other than {base!r}")
     positive = isinstance(max_num_clients, int) and max_num_clients > 0
     fc.check_argument(positive, "max_num_clients", max_num_clients, "a whole number of at least 1")
     note("strategies of personalization run in TensorFlow, client after client")

@@ -49,7 +49,9 @@ class ReconstructionModel:
             global_trainable_variables, global_non_trainable_variables,
             local_trainable_variables, local_non_trainable_variables,
         )  # fmt: skip
-        return cls(keras_model, dict(zip(Partition._fields, map(list, variables), strict=True)), input_spec)
+        return cls(
+            keras_model, dict(zip(Partition._fields, map(list, variables), strict=True)), input_spec
+        )
 
     @staticmethod
     def get_global_variables(model: "ReconstructionModel") -> ModelWeights:
@@ -74,7 +76,7 @@ class ReconstructionModel:
 
 
 def _of_layer(group: str) -> tuple[str, str]:
-    """ "local_non_trainable" is a layer's `non_trainable_weights`."""
+    """Whose it is, and a layer's `non_trainable_weights`, say."""
     whose, _, side = group.partition("_")
     return whose, f"{side}_weights"
 

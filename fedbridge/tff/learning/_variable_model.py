@@ -50,7 +50,10 @@ def _body(model: Any) -> Body:
         # Keras 3 has its own around TensorFlow's.
         return [one if isinstance(one, tf.Variable) else one.value for one in found]
 
-    trainable, non_trainable = variables("trainable_variables"), variables("non_trainable_variables")
+    trainable, non_trainable = (
+        variables("trainable_variables"),
+        variables("non_trainable_variables"),
+    )
     local = [(variable, variable.numpy()) for variable in variables("local_variables")]
 
     def compute(
@@ -78,7 +81,12 @@ class KerasModel(VariableModel):
     """What `from_keras_model` makes."""
 
     def __init__(
-        self, keras_model: Any, loss: Any, input_spec: Any, loss_weights: Any, metrics: Sequence[Any]
+        self,
+        keras_model: Any,
+        loss: Any,
+        input_spec: Any,
+        loss_weights: Any,
+        metrics: Sequence[Any],
     ):
         self._keras_model, self._loss, self._loss_weights = keras_model, loss, loss_weights
         self.input_spec = input_spec
@@ -149,9 +157,8 @@ class KerasModel(VariableModel):
         """The loss with the layers' regularization; the metrics are updated."""
         import tensorflow as tf
 
-        if self._forward is None:
-            self._forward = tf.function(self._forward_pass)
-        return self._forward(batch_input, training)
+        forward = self._forward = self._forward or tf.function(self._forward_pass)
+        return forward(batch_input, training)
 
     def _forward_pass(self, batch_input: Any, training: bool) -> BatchOutput:
         import tensorflow as tf

@@ -18,5 +18,6 @@ from fedbridge.tff.learning._keras_metrics import counters
 _missing = missing("tff.learning.metrics")
 
 
-def __getattr__(name: str) -> Any:  # noqa: N807 -- Keras' classes, made on first use
-    return counters()[name] if name.endswith("Counter") else _missing(name)
+def __getattr__(name: str) -> Any:  # Keras' classes are made on first use
+    known = counters() if name.endswith("Counter") else {}
+    return known[name] if name in known else _missing(name)

@@ -87,9 +87,7 @@ async def train_model(
         if evaluation_manager is not None and (turn or last):
             weights = train_process.get_model_weights(state)
             await evaluation_manager.start_evaluation(round_num, int(now.timestamp()), weights)
-        await program_state_manager.save(
-            ProgramState(state, round_num, due, ()), version=round_num
-        )
+        await program_state_manager.save(ProgramState(state, round_num, due, ()), version=round_num)
         if train_metrics_manager is not None:
             found = extract_and_rewrap_metrics(output.metrics, path=("client_work", "train"))
             await train_metrics_manager.release(found, key=round_num)

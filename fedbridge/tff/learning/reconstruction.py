@@ -1,4 +1,4 @@
-"""`tff.learning.reconstruction` of TFF 0.20 to 0.56: today's Federated Reconstruction, older names."""
+"""`tff.learning.reconstruction` of TFF 0.20 to 0.56: Federated Reconstruction by older names."""
 
 from typing import Any
 

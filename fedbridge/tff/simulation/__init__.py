@@ -5,12 +5,7 @@ from typing import Any
 
 from fedbridge import samplers
 from fedbridge.tff._errors import missing
-from fedbridge.tff.simulation import datasets as datasets
-from fedbridge.tff.simulation._compose import (
-    compose_dataset_computation_with_computation as compose_dataset_computation_with_computation,
-    compose_dataset_computation_with_iterative_process as compose_dataset_computation_with_iterative_process,
-    compose_dataset_computation_with_learning_process as compose_dataset_computation_with_learning_process,
-)
+from fedbridge.tff.simulation import _compose, datasets as datasets
 from fedbridge.tff.simulation._checkpoint_manager import (
     FileCheckpointManager as FileCheckpointManager,
 )
@@ -28,6 +23,9 @@ from fedbridge.tff.simulation.datasets import (
     TestClientData,
 )
 
+compose_dataset_computation_with_computation = _compose.computation_of_ids
+compose_dataset_computation_with_iterative_process = _compose.iterative_process_of_ids
+compose_dataset_computation_with_learning_process = _compose.learning_process_of_ids
 FromTensorSlicesClientData = TestClientData
 
 

@@ -12,7 +12,7 @@ from fedbridge.tff._process import LearningProcess
 DatasetComputation = Callable[[Any], Any]
 
 
-def compose_dataset_computation_with_learning_process(
+def learning_process_of_ids(
     dataset_computation: DatasetComputation, process: LearningProcess
 ) -> LearningProcess:
     """The process whose `next` takes client ids.
@@ -24,16 +24,14 @@ def compose_dataset_computation_with_learning_process(
     return process.reading(lambda ids: _made(dataset_computation, ids))
 
 
-def compose_dataset_computation_with_iterative_process(
-    dataset_computation: DatasetComputation, process: Any
-) -> Any:
+def iterative_process_of_ids(dataset_computation: DatasetComputation, process: Any) -> Any:
     """The same of a process of Federated Core."""
     if isinstance(process, LearningProcess):
-        return compose_dataset_computation_with_learning_process(dataset_computation, process)
+        return learning_process_of_ids(dataset_computation, process)
     return _OfIds(dataset_computation, process)
 
 
-def compose_dataset_computation_with_computation(
+def computation_of_ids(
     dataset_computation: DatasetComputation, computation: Callable[..., Any]
 ) -> Callable[..., Any]:
     """The same of a computation whose last argument are the clients' data sets."""
@@ -58,5 +56,5 @@ class _OfIds:
 
 
 def _made(dataset_computation: DatasetComputation, ids: Iterable[Any]) -> list[Any]:
-    text = lambda id: id.decode() if isinstance(id, bytes) else str(id)
-    return [dataset_computation(text(id)) for id in ids]
+    text = lambda one: one.decode() if isinstance(one, bytes) else str(one)
+    return [dataset_computation(text(one)) for one in ids]
