@@ -14,6 +14,7 @@ import fedbridge as fb
 from fedbridge import tff
 from fedbridge.cli import app
 from fedbridge.tff import _client_batches, _run
+from fedbridge.tff._errors import runs
 from fedbridge.tff_io import write_sql
 
 RNG = np.random.default_rng(0)
@@ -218,6 +219,22 @@ def test_a_name_that_is_not_there(name, words):
             r"build_federated_averaging_process\(stateful_delta=...\) has no counterpart",
         ),
         (lambda: tff.federated_select, "tff.federated_select is not in fedbridge.tff yet"),
+        (
+            lambda: tff.learning.algorithms.build_fed_recon(model_fn, loss_fn=None),
+            "model_fn returned KerasModel: fedbridge reconstructs Keras models",
+        ),
+        (
+            lambda: tff.learning.algorithms.build_personalization_eval_computation(
+                model_fn, {"baseline_metrics": model_fn}, model_fn
+            ),
+            "names other than 'baseline_metrics'",
+        ),
+        (
+            lambda: tff.learning.models.functional_model_from_keras(
+                keras_model, None, None, keras.metrics.Accuracy
+            ),
+            "have no names",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence(call, words):
@@ -285,6 +302,8 @@ def test_what_does_not_run_names_the_line(tmp_path):
     "then, words",
     [
         ("import tensorflow_federated.python.learning.Model", "is a private part of TFF"),
+        ("from tensorflow_federated.python.core.api import Foo", "is a private part of TFF"),
+        ("import tensorflow_federated.nothing", "is no module of fedbridge.tff"),
         ("import tensorflow", "the script needs TensorFlow"),
     ],
 )
@@ -293,6 +312,96 @@ def test_a_module_that_is_not_there(tmp_path, then, words):
     assert done.returncode == 2
     assert done.stderr.startswith(f"fedbridge: {tmp_path}/script.py, line 5: ")
     assert words in done.stderr
+
+
+def test_in_a_notebook_the_extension_gives_tffs_name_and_its_private_names():
+    code = """
+import fedbridge; fedbridge.load_ipython_extension(None)
+import tensorflow_federated as tff
+from fedbridge import tff as ours
+from tensorflow_federated.python.learning import model
+from tensorflow_federated.python.learning.model_utils import ModelWeights
+assert tff is ours
+assert ModelWeights is tff.learning.ModelWeights
+print(model.BatchOutput._fields)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.stdout == "('loss', 'predictions', 'num_examples')\n", done.stderr
+    assert runs("tff.python.learning.model.Model")
+    assert not runs("tff.python.core.api.Foo")
+
+
+def test_k_means_takes_single_points():
+    mine = tff.learning.algorithms.build_fed_kmeans(2, (), random_seed=(1, 2))
+    state = mine.set_model_weights(mine.initialize(), np.array([0.0, 10.0], "f"))
+    state, metrics = mine.next(state, [np.array([1.0, 8.0], "f"), [np.float32(3.0)]])
+    # Each centroid counts as one point: (0 + 1 + 3) / 3 and (10 + 8) / 2.
+    np.testing.assert_allclose(mine.get_model_weights(state), [4 / 3, 9.0], rtol=1e-6)
+    assert metrics["client_work"]["num_examples"] == 3
+
+
+def test_a_schedule_is_called_with_the_number_of_the_round():
+    rates = [0.5, 0.25, 0.125]
+    mine = tff.learning.algorithms.build_weighted_fed_avg_with_optimizer_schedule(
+        model_fn, lambda number: rates[number], tff.learning.optimizers.build_sgdm
+    )
+    state, found = mine.initialize(), []
+    for _ in rates:
+        state, metrics = mine.next(state, CLIENTS)
+        found.append(metrics["client_work"]["client_learning_rate"])
+    assert found == rates
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras'
+def test_reconstruction_under_both_names():
+    def made(convert):
+        model = keras.Sequential(
+            [
+                keras.layers.Input((4,)),
+                keras.layers.Dense(2, kernel_initializer=keras.initializers.GlorotUniform(seed=1)),
+                keras.layers.Dense(3, kernel_initializer=keras.initializers.GlorotUniform(seed=2)),
+            ]
+        )
+        first, last = model.layers[-2:]
+        return convert(model, global_layers=[first], local_layers=[last], input_spec=None)
+
+    new, old = tff.learning.models.ReconstructionModel, tff.learning.reconstruction
+    loss_fn = lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    new_model_fn = lambda: made(new.from_keras_model_and_layers)
+    mine = tff.learning.algorithms.build_fed_recon(new_model_fn, loss_fn=loss_fn)
+    state, metrics = mine.next(mine.initialize(), CLIENTS)
+    assert new.has_only_global_variables(new_model_fn()) is False
+    older = old.build_training_process(
+        lambda: made(old.from_keras_model),
+        loss_fn=loss_fn,
+        client_optimizer_fn=lambda: keras.optimizers.SGD(0.1),
+    )
+    older_state, older_metrics = older.next(older.initialize(), CLIENTS)
+    assert older_metrics["train"]["loss"] == metrics["client_work"]["train"]["loss"]
+    for one, other in zip(state.model.trainable, older_state.model.trainable, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_functional_models_of_keras_leave_penalties_out():
+    def keras_functional(penalty):
+        dense = keras.layers.Dense(3, kernel_initializer="ones", kernel_regularizer=penalty)
+        return tff.learning.models.functional_model_from_keras(
+            lambda: keras.Sequential([keras.layers.Input((4,)), dense]),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            input_spec=None,
+            metrics_constructor=lambda: {"hits": keras.metrics.SparseCategoricalAccuracy()},
+        )
+
+    found = []
+    for penalty in (None, keras.regularizers.L2(0.5)):
+        mine = tff.learning.algorithms.build_weighted_fed_avg(
+            keras_functional(penalty), tff.learning.optimizers.build_sgdm(0.1)
+        )
+        state, metrics = mine.next(mine.initialize(), CLIENTS)
+        found.append(state.model.trainable[0])
+        assert list(metrics["client_work"]["train"]) == ["hits"]
+        assert not mine.get_hparams(state)["client_work"]
+    np.testing.assert_array_equal(*found)
 
 
 def test_an_exception_of_the_script_is_its_own(tmp_path):

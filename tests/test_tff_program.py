@@ -2,6 +2,7 @@
 
 import asyncio
 import csv
+import datetime
 import functools
 from collections import OrderedDict
 
@@ -143,3 +144,119 @@ def test_the_training_loop_goes_on_where_it_stopped(tmp_path):
     assert seen == [1, 2, 3, 3, 4, 5]
     assert list(metrics) == [3, 4, 5]
     assert equal(resumed, state)
+
+
+class Kept(tff.program.ReleaseManager):
+    """Keeps what is released, by a coroutine as scripts write it."""
+
+    def __init__(self):
+        self.keys, self.values = [], []
+
+    async def release(self, value, key):
+        self.keys.append(key)
+        self.values.append(value)
+
+
+def test_release_managers_that_pass_on():
+    kept = [Kept() for _ in range(4)]
+    value = OrderedDict(a={"b": 1, "c": 2}, d=[3, (4, 5)])
+    group = tff.program.GroupingReleaseManager(
+        [
+            tff.program.FilteringReleaseManager(
+                kept[0], lambda path: path in {("a", "c"), ("d", 0)}
+            ),
+            tff.program.FilteringReleaseManager(kept[1], lambda path: False),
+            tff.program.PeriodicReleaseManager(kept[2], 2),
+            tff.program.DelayedReleaseManager(kept[3], 3),
+        ]
+    )
+    for key in range(1, 5):
+        asyncio.run(group.release(value, key=key))
+    assert kept[0].values[0] == OrderedDict(a={"c": 2}, d=[3])
+    assert [len(one.values) for one in kept] == [4, 0, 2, 2]
+    assert (kept[2].keys, kept[3].keys) == ([2, 4], [3, 4])
+    some = tff.program.FilteringReleaseManager(kept[0], lambda path: path[-1] == "trainable")
+    with pytest.raises(tff.program.NotFilterableError, match="cannot be left out one by one"):
+        asyncio.run(some.release(fb.ModelWeights(1, 2), key=1))
+    for make in (
+        lambda: tff.program.GroupingReleaseManager([]),
+        lambda: tff.program.PeriodicReleaseManager(kept[0], 0),
+        lambda: tff.program.DelayedReleaseManager(kept[0], 0),
+    ):
+        with pytest.raises(fb.ArgumentError, match="at least"):
+            make()
+
+
+def test_data_sources_draw_without_repetition():
+    iterator = tff.program.ClientIdDataSource(["a", "b", "c"]).iterator()
+    assert sorted(iterator.select(3)) == ["a", "b", "c"]
+    with pytest.raises(fb.ArgumentError, match="a whole number up to 3"):
+        iterator.select(4)
+    with pytest.raises(fb.ArgumentError, match="at least one client"):
+        tff.program.DatasetDataSource([])
+
+
+class Counting:
+    """A process whose state is the number of its rounds, and whose metrics are TFF's trees."""
+
+    def initialize(self):
+        return np.int32(0)
+
+    def next(self, state, clients):
+        self.clients = sorted(clients)
+        current = {"current_round_metrics": {"n": state + 1}, "total_rounds_metrics": {"n": 7}}
+        metrics = {"client_work": {"train": {"n": state + 1}, "eval": current}}
+        return tff.learning.templates.LearningProcessOutput(np.int32(state + 1), metrics)
+
+    def get_model_weights(self, state):
+        return state
+
+    def set_model_weights(self, state, weights):
+        return weights
+
+
+def test_a_program_goes_on_where_it_was(tmp_path):
+    trained, model, evaluated, rounds = (Kept() for _ in range(4))
+    source = tff.program.ClientIdDataSource(["a", "b"])
+    states = lambda name: tff.program.FileProgramStateManager(tmp_path / name, keep_total=0)
+
+    def run(total):
+        evaluations = tff.learning.programs.EvaluationManager(
+            source, evaluated, states, lambda name: (Counting(), rounds), 1, datetime.timedelta()
+        )
+        asyncio.run(
+            tff.learning.programs.train_model(
+                train_process=Counting(),
+                train_data_source=source,
+                train_per_round_clients=2,
+                train_total_rounds=total,
+                program_state_manager=states("train"),
+                model_output_manager=model,
+                train_metrics_manager=trained,
+                evaluation_manager=evaluations,
+                evaluation_periodicity=2,
+            )
+        )
+
+    run(2)
+    run(5)
+    run(5)  # done already
+    assert trained.keys == [1, 2, 3, 4, 5]
+    assert [value["model_metrics"]["n"] for value in trained.values] == trained.keys
+    assert model.keys == ["training_checkpoint_round_2", "training_checkpoint_round_5"]
+    # An evaluation starts from the weights of its round, and has one round in no time.
+    assert rounds.keys == evaluated.keys == [2, 4, 5]
+    assert [value["model_metrics"]["n"] for value in rounds.values] == [3, 5, 6]
+    assert asyncio.run(states("train").get_versions()) == [0, 1, 2, 3, 4, 5]
+    assert asyncio.run(states("evaluation_of_train_round_00002").get_versions()) is None
+
+
+def test_processes_of_client_ids():
+    compose = tff.simulation.compose_dataset_computation_with_learning_process
+    ids = [str(number) for number in range(len(CLIENTS))]
+    mine = compose(lambda client_id: CLIENTS[int(client_id)], process())
+    expected = process().next(process().initialize(), CLIENTS)
+    assert equal(mine.next(mine.initialize(), ids).state, expected.state)
+    assert equal(mine.next(mine.initialize(), [i.encode() for i in ids]).state, expected.state)
+    both = tff.simulation.compose_dataset_computation_with_computation(lambda i: [i], lambda *a: a)
+    assert both("weights", [1, 2]) == ("weights", [["1"], ["2"]])

@@ -85,7 +85,8 @@ def runs(symbol: str) -> bool:
     """
     import fedbridge.tff
 
-    package, _, name = symbol.partition(".")[2].rpartition(".")
+    public = eras.counterpart(symbol) if eras.is_private(symbol) else symbol
+    package, _, name = public.partition(".")[2].rpartition(".")
     try:
         found = operator.attrgetter(package)(fedbridge.tff) if package else fedbridge.tff
     except AttributeError:

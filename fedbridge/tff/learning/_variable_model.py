@@ -36,8 +36,15 @@ class VariableModel:
         """The model as the builders of this namespace take it.
 
         Raises:
-            ModelError: See `fedbridge.tff_io.from_tensorflow`.
+            ModelError: See `fedbridge.tff_io.from_tensorflow`; and for a model of TFF before 0.20, which
+                reports its metrics in another way.
         """
+        if not hasattr(self, "metric_finalizers"):
+            raise fc.ModelError(
+                f"{type(self).__name__} has no metric_finalizers: models report metrics by "
+                "report_local_unfinalized_metrics() and metric_finalizers(), since TFF 0.20; write "
+                "these in place of report_local_outputs and federated_output_computation."
+            )
         return from_tensorflow(_body(self), note)
 
 

@@ -1,6 +1,7 @@
 """`tff.learning.optimizers`: TFF's formulas, as transformations of gradients."""
 
 from fedbridge.jax_core.optimizers import (
+    Scalar,
     adafactor as build_adafactor,
     adagrad as build_adagrad,
     adam as build_adam,
@@ -27,7 +28,9 @@ __all__ = [
 ]
 
 
-def build_sgdm(learning_rate: float = 0.01, momentum: float | None = None):  # noqa: ANN201
+def build_sgdm(  # noqa: ANN201
+    learning_rate: Scalar = 0.01, momentum: Scalar | None = None
+):
     """SGD, with momentum if it is given and not zero."""
     return sgdm(learning_rate, momentum)
 
