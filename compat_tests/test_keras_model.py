@@ -263,7 +263,10 @@ class Converted:
         self._step = jax.jit(step)
 
     def step(self, batch, mask=None):
-        gradients, forward = self._step(self.model.initial_weights.trainable, batch, mask)
+        return self.from_weights(self.model.initial_weights.trainable, batch, mask)
+
+    def from_weights(self, trainable, batch, mask=None):
+        gradients, forward = self._step(trainable, batch, mask)
         return forward, gradients
 
 

@@ -10,6 +10,7 @@ from problems import largest_difference
 
 import fedbridge as fb
 from fedbridge.jax_core import lstm
+from fedbridge.models import _resnet
 
 SMALL = dict(vocab_size=7, embedding_size=3, lstm_size=4)
 
@@ -129,6 +130,61 @@ def test_dropout_of_the_cnn():
     assert not differs(fb.models.emnist_cnn(only_digits=True, dropout=(0.0, 0.0)))
 
 
+# ------------------------------------------------------------------------------- images
+
+
+@pytest.mark.parametrize(
+    "convolutions, blocks, expected",
+    [
+        (_resnet.BASIC, (2, 2, 2, 2), 11_227_812),
+        (_resnet.BASIC, (3, 4, 6, 3), 21_335_972),
+        (_resnet.BOTTLENECK, (3, 4, 6, 3), 23_712_932),
+    ],
+)
+def test_sizes_of_resnets(convolutions, blocks, expected):
+    """Traced, not computed; the counts are those of TFF's models."""
+    module = _resnet._ResNet(100, convolutions, blocks)
+    images = jnp.zeros((2, 24, 24, 3))
+    made = lambda key: module.init_with_output(key, images, train=False)
+    logits, variables = jax.eval_shape(made, jax.random.key(0))
+    assert logits.shape == (2, 100)
+    assert sum(np.prod(leaf.shape) for leaf in jax.tree.leaves(variables)) == expected
+
+
+def test_a_small_resnet():
+    """He's convolutions, in Keras' order; the objective has the squares of what TFF penalizes."""
+    model = _resnet._resnet(
+        _resnet._ResNet(5, _resnet.BOTTLENECK, (1,)),
+        input_shape=(8, 8, 3),
+        l2=0.1,
+        loss=fb.models.cross_entropy,
+        x="x",
+        y="y",
+        compute_dtype=jnp.float32,
+        seed=0,
+    )
+    weights = model.initial_weights.trainable
+    assert [weight.shape for weight in weights if weight.ndim > 1] == [
+        (7, 7, 3, 64),
+        (1, 1, 64, 64),
+        (3, 3, 64, 64),
+        (1, 1, 64, 256),  # of the shortcut, before the last convolution of the block
+        (1, 1, 64, 256),
+        (256, 5),
+    ]
+    *kernels, last = [weight for weight in weights if weight.ndim > 1]
+    for kernel in kernels:
+        deviation = np.sqrt(2 / np.prod(kernel.shape[:-1]))
+        assert kernel.std() == pytest.approx(deviation, rel=4 / np.sqrt(kernel.size))
+    assert last.std() == pytest.approx(0.01, rel=4 / np.sqrt(last.size))
+    batch = {"x": _noise(2, 8, 8, 3), "y": jnp.arange(2)}
+    moved = fb.ModelWeights([weight + 0.5 for weight in weights], [])
+    forward = jax.jit(model.forward, static_argnums=4)(moved, batch, None, jax.random.key(0), True)
+    penalized = [weight for weight in moved.trainable if weight.ndim > 1] + [moved.trainable[-1]]
+    penalty = 0.1 * sum(np.square(np.float64(weight)).sum() for weight in penalized)
+    assert forward.objective - forward.metric_loss == pytest.approx(penalty, rel=1e-5)
+
+
 # ------------------------------------------------------------------------------- next words
 
 TOKENS = np.array([[9, 3, 1, 0, 0], [9, 4, 4, 2, 5]], np.int32)
@@ -211,31 +267,52 @@ def next_token_losses(name, weights, tokens, after_lstm=lambda out: out, mask_ze
     return np.stack(losses)
 
 
+def reported_by(models, tokens, mask):
+    """The objective and what is reported, of each model; one program."""
+    batch = {"x": tokens, "y": TARGETS}
+
+    @jax.jit
+    def run(weights, batch, mask):
+        found = []
+        for model, own in zip(models, weights, strict=True):
+            forward = model.forward(own, batch, mask, jax.random.key(0), True)
+            metrics = {
+                name: metric.finalize(metric.update(metric.zero(), batch, forward, mask))
+                for name, metric in model.metrics.items()
+            }
+            found.append((forward.objective, metrics))
+        return found
+
+    return jax.device_get(run([model.initial_weights for model in models], batch, np.array(mask)))
+
+
 @pytest.mark.parametrize("name", RECURRENT)
-@pytest.mark.parametrize("mask_zero", [False, True])
-def test_next_tokens_against_numpy(name, mask_zero):
+def test_next_tokens_against_numpy(name):
     """The loss over 8 tokens; with FedJAX's tanh, and zeros before, between and after tokens."""
-    make = functools.partial(getattr(fb.models, name), **SMALL, **RECURRENT[name], seed=3)
-    model = make(mask_zero=mask_zero, after_lstm=jnp.tanh)
-    expected = next_token_losses(name, model.initial_weights, HOLES, np.tanh, mask_zero)
-    objective, _, reported = seen(model, HOLES, TARGETS, [True, True])
-    assert objective == pytest.approx(expected[TARGETS > 0].mean(), rel=1e-6)
-    assert reported["loss"] == pytest.approx(expected[TARGETS > 0].mean(), rel=1e-6)
-    assert reported["num_tokens"] == 8
+    options = {**SMALL, **RECURRENT[name], "seed": 3, "after_lstm": jnp.tanh}
+    models = [getattr(fb.models, name)(**options, mask_zero=masks) for masks in (False, True)]
+    found = reported_by(models, HOLES, [True, True])
+    for mask_zero, (objective, reported) in enumerate(found):
+        weights = models[mask_zero].initial_weights
+        expected = next_token_losses(name, weights, HOLES, np.tanh, mask_zero)[TARGETS > 0].mean()
+        assert objective == pytest.approx(expected, rel=1e-6)
+        assert reported["loss"] == pytest.approx(expected, rel=1e-6)
+        assert reported["num_tokens"] == 8
+    assert found[0][0] != found[1][0]
 
 
 def test_losses_of_sequences():
     """Of the same predictions: ours, TFF's and FedJAX's; the second row is padding."""
-    small = functools.partial(fb.models.stackoverflow_lstm, **SMALL, num_lstm_layers=2)
-    first = next_token_losses("stackoverflow_lstm", small().initial_weights, TOKENS)[0]
-    for loss, expected in [
-        (fb.models.mean_over_tokens, first[:3].mean()),
-        (fb.models.mean_over_positions, first.mean()),
-        (fb.models.mean_over_sentences(13.3), first[:3].sum() / 13.3),
-    ]:
-        objective, _, reported = seen(small(loss=loss), TOKENS, TARGETS, [True, False])
-        assert objective == pytest.approx(expected, rel=1e-6)
-        assert reported["loss"] == pytest.approx(expected, rel=1e-6)
+    losses = [fb.models.mean_over_tokens, fb.models.mean_over_positions]
+    losses.append(fb.models.mean_over_sentences(13.3))
+    models = [fb.models.shakespeare_lstm(**SMALL, loss=loss) for loss in losses]
+    first = next_token_losses("shakespeare_lstm", models[0].initial_weights, TOKENS)[0]
+    expected = [first[:3].mean(), first.mean(), first[:3].sum() / 13.3]
+    for (objective, reported), value in zip(
+        reported_by(models, TOKENS, [True, False]), expected, strict=True
+    ):
+        assert objective == pytest.approx(value, rel=1e-6)
+        assert reported["loss"] == pytest.approx(value, rel=1e-6)
 
 
 def test_initial_weights_of_lstms_are_those_of_keras():

@@ -15,6 +15,11 @@ from fedbridge.models._losses import (
     clipped_cross_entropy as clipped_cross_entropy,
     cross_entropy as cross_entropy,
 )
+from fedbridge.models._resnet import (
+    resnet18 as resnet18,
+    resnet34 as resnet34,
+    resnet50 as resnet50,
+)
 from fedbridge.models._shakespeare import shakespeare_lstm as shakespeare_lstm
 from fedbridge.models._stackoverflow import (
     stackoverflow_lstm as stackoverflow_lstm,
