@@ -33,6 +33,7 @@ class Task(enum.StrEnum):
     stackoverflow_word_prediction = "stackoverflow_word_prediction"
     stackoverflow_tag_prediction = "stackoverflow_tag_prediction"
     shakespeare_character_prediction = "shakespeare_character_prediction"
+    cifar100_image_classification = "cifar100_image_classification"
 
 
 def train(
@@ -58,7 +59,10 @@ def train(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", help="Of EMNIST's characters: cnn_dropout, cnn or 2nn."),
+        typer.Option(
+            "--model",
+            help="EMNIST's characters: cnn_dropout, cnn, 2nn. CIFAR-100: resnet18, 34 or 50.",
+        ),
     ] = None,
     clients: Annotated[
         int | None, typer.Option("--clients", min=1, help="A round; default: as published.")

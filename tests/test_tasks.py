@@ -7,6 +7,9 @@ import pytest
 import fedbridge as fb
 from fedbridge.tasks.published import EXPERIMENTS
 
+# The labels of CIFAR-100 are int64.
+pytestmark = pytest.mark.filterwarnings("ignore:features are cast for the batches")
+
 SPEC = fb.ClientSpec(num_epochs=1, batch_size=4, shuffle_buffer_size=1)
 CREATE = {name: experiment.create for name, experiment in EXPERIMENTS.items()}
 
@@ -65,6 +68,12 @@ def test_another_seed_is_other_weights():
                 SPEC, model_id="resnet18", use_synthetic_data=True
             ),
             "model_id is 'resnet18'; it must be one of 'cnn_dropout', 'cnn', '2nn'",
+        ),
+        (
+            lambda: fb.tasks.cifar100.create_image_classification_task(
+                SPEC, crop_height=33, use_synthetic_data=True
+            ),
+            r"crop_shape is \(33, 24, 3\)",
         ),
         (
             lambda: fb.tasks.stackoverflow.create_word_prediction_task(SPEC, vocab_size=0),

@@ -6,6 +6,7 @@ Names and arguments are those of `tff.simulation.baselines`.
 """
 
 from fedbridge.tasks import (
+    cifar100 as cifar100,
     emnist as emnist,
     shakespeare as shakespeare,
     stackoverflow as stackoverflow,

@@ -17,7 +17,7 @@ import numpy as np
 from fedbridge.algorithms.fed_avg import fed_avg
 from fedbridge.jax_core import FederatedArrays, LearningProcess, Model, optimizers
 from fedbridge.preprocessing import ClientSpec
-from fedbridge.tasks import emnist, shakespeare, stackoverflow
+from fedbridge.tasks import cifar100, emnist, shakespeare, stackoverflow
 from fedbridge.tasks._baseline_task import BaselineTask
 
 
@@ -134,6 +134,18 @@ EXPERIMENTS = {
         client_rate=0,
         server_rate=-2,
         epsilon=-3,
+    ),
+    "cifar100_image_classification": Experiment(
+        cifar100.create_image_classification_task,
+        data_set="cifar100",
+        file="cifar100.sqlite",
+        rounds=4000,
+        clients=10,
+        batch_size=20,
+        client_rate=-1.5,
+        server_rate=0,
+        epsilon=-1,
+        arguments={"distort_train_images": True},
     ),
 }
 """Of `fedbridge train`, by the name of the task."""
