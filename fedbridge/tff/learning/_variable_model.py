@@ -36,8 +36,8 @@ class VariableModel:
         """The model as the builders of this namespace take it.
 
         Raises:
-            ModelError: See `fedbridge.tff_io.from_tensorflow`; and for a model of TFF before 0.20, which
-                reports its metrics in another way.
+            ModelError: See `fedbridge.tff_io.from_tensorflow`; and for a model of TFF before 0.20,
+                which reports its metrics in another way.
         """
         if not hasattr(self, "metric_finalizers"):
             raise fc.ModelError(
