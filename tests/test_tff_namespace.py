@@ -427,3 +427,11 @@ def test_the_command_line(tmp_path, monkeypatch):
     monkeypatch.setattr(_run, "run", lambda script, arguments: called.append(arguments) or 4)
     done = CliRunner().invoke(app, ["run", "script.py", "--", "--model", "cnn"])
     assert (done.exit_code, called) == (4, [["--model", "cnn"]])
+
+
+def test_a_model_of_the_first_years_is_told_what_to_report():
+    class Old(tff.learning.Model):
+        def report_local_outputs(self): ...
+
+    with pytest.raises(fb.ModelError, match="Old has no metric_finalizers: models report metrics"):
+        tff.learning.build_federated_averaging_process(Old)

@@ -237,9 +237,11 @@ class _InTensorFlow:
     def _calling(self, function: Any, shapes: Any) -> Callable[..., Any]:
         import tensorflow as tf
 
+        traced = functools.cache(function.get_concrete_function)
+
         def call(*given: Any) -> Any:
             cast = lambda spec, value: tf.constant(np.asarray(value, spec.dtype.as_numpy_dtype))
-            found = function(*tf.nest.map_structure(cast, self._specs, given))
+            found = traced()(*tf.nest.map_structure(cast, self._specs, given))
             plain = jax.tree.leaves(tf.nest.map_structure(lambda leaf: leaf.numpy(), found))
             flat, structure = jax.tree.flatten(shapes)
             arrays = [np.asarray(leaf, one.dtype) for leaf, one in zip(plain, flat, strict=True)]
