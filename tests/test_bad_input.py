@@ -123,6 +123,26 @@ BUILT = {
         lambda: fed_avg(aggregator=agg.weighted_mean),
         r"aggregator is <function .*>; it must be one of fedbridge.aggregators, called",
     ),
+    "full gradients": (
+        lambda: algorithms.mime_lite(linear_model(), sgdm(0.1), full_gradient_aggregator=3),
+        "full_gradient_aggregator is 3; it must be one of fedbridge.aggregators, called",
+    ),
+    "k-means' sums": (
+        lambda: algorithms.fed_kmeans(2, (2,), sum_aggregator=agg.weighted_mean()),
+        "sum_aggregator is a weighted aggregator; it must be an unweighted one",
+    ),
+    "metrics of training": (
+        lambda: algorithms.fed_eval(linear_model(), metrics_aggregator=fb.per_client),
+        r"metrics_aggregator is .*; it must be fb.sum_over_rounds or fb.sample_over_rounds",
+    ),
+    "pull": (
+        lambda: algorithms.fed_prox(linear_model(), 0.1, sgdm(0.1), pull="away"),
+        "pull is 'away'; it must be a function of the local and the server's weights",
+    ),
+    "models in a list": (
+        lambda: algorithms.fed_multi_eval([linear_model()]),
+        "models is 'a list'; it must be at least one model, by its name",
+    ),
     # A clip of zero or less, a quantile outside of (0, 1), noise without clipping.
     "clip 0": (
         lambda: agg.clipping(0.0, agg.weighted_mean()),

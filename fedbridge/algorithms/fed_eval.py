@@ -95,7 +95,11 @@ def fed_multi_eval(
         >>> list(process.initialize().global_model_weights)
         ['old', 'new']
     """
-    check_argument(len(models) > 0, "models", dict(models), "at least one model")
+    named = isinstance(models, Mapping)
+    kinds = {name: type(model).__name__ for name, model in models.items()} if named else None
+    good = bool(kinds) and all(isinstance(model, Model) for model in models.values())
+    shown = kinds if named else f"a {type(models).__name__}"
+    check_argument(good, "models", shown, "at least one model, by its name")
 
     def evaluate(weights: Mapping[str, ModelWeights], client: Client) -> PyTree:
         def step(seen: OrderedDict, step: Step) -> OrderedDict:

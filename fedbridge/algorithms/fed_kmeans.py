@@ -44,7 +44,7 @@ from fedbridge.jax_core import (
     metrics,
     over_steps,
     stateless_normal,
-    sum_,
+    sum_or,
     tree_all_finite,
     tree_zeros_like,
 )
@@ -103,7 +103,7 @@ def fed_kmeans(
     _check_arguments(num_clusters, data_shape, random_seed)
     shape = (num_clusters, *data_shape)
     seed = random_seed or (int(time.time() * 100_000), 0)  # TFF's default
-    aggregator = sum_aggregator or sum_()
+    aggregator = sum_or("sum_aggregator", sum_aggregator)
     ones = jnp.ones(num_clusters, jnp.float32)
 
     def client(

@@ -30,6 +30,7 @@ from fedbridge.jax_core import (
     NonFinite,
     Step,
     apply_optimizer,
+    check_argument,
     check_not_negative,
     compose_learning_process,
     default_execution,
@@ -97,6 +98,7 @@ def fed_prox(
         >>> process = fed_prox(model, 0.1, fb.optimizers.sgdm(0.1))
     """
     check_not_negative("proximal_strength", proximal_strength)
+    check_argument(callable(pull), "pull", pull, "a function of the local and the server's weights")
     plain = model_gradient(model)
 
     def gradient(server: ModelWeights, local: ModelWeights, step: Step) -> tuple[PyTree, Forward]:

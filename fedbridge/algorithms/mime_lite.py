@@ -38,6 +38,7 @@ from fedbridge.jax_core import (
     Round,
     Step,
     apply_optimizer,
+    check_aggregator,
     compose_learning_process,
     default_execution,
     drop_non_finite,
@@ -165,6 +166,7 @@ def _client_work(
 ) -> ClientWork:
     """Its state is (Base's state, the state of the aggregator of full gradients)."""
     optimizers.check_optimizer(base_optimizer, "base_optimizer")
+    check_aggregator("full_gradient_aggregator", gradients)
     gradient = model_gradient(model)
 
     def training(base_state: PyTree) -> ClientWork:

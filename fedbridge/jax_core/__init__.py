@@ -8,7 +8,9 @@ from fedbridge.jax_core import (
 from fedbridge.jax_core._aggregators import (
     Aggregator as Aggregator,
     MeasuredProcessOutput as MeasuredProcessOutput,
+    check_aggregator as check_aggregator,
     sum_ as sum_,
+    sum_or as sum_or,
     unweighted_mean as unweighted_mean,
     weighted_mean as weighted_mean,
 )

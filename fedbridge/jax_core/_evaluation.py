@@ -145,7 +145,17 @@ class EvaluationReport(NamedTuple):
 
 
 def one_model(metrics: Metrics, aggregator: EvaluationAggregator) -> EvaluationReport:
-    """TFF's `{"eval": {"current_round_metrics": ..., "total_rounds_metrics": ...}}`."""
+    """TFF's `{"eval": {"current_round_metrics": ..., "total_rounds_metrics": ...}}`.
+
+    Raises:
+        ArgumentError: The aggregator is one of training.
+    """
+    check_argument(
+        isinstance(aggregator, EvaluationAggregator),
+        "metrics_aggregator",
+        aggregator,
+        "fb.sum_over_rounds or fb.sample_over_rounds(...)",
+    )
 
     def add(state: PyTree, found: PyTree) -> tuple[PyTree, OrderedDict]:
         state, current, total = aggregator.add(metrics, state, found)
