@@ -83,11 +83,6 @@ from fedbridge.jax_core import (
     vmapped as vmapped,
     weighted_mean as weighted_mean,
 )
-from fedbridge.logs import (
-    metrics_files as metrics_files,
-    read_metrics as read_metrics,
-    save_curves as save_curves,
-)
 from fedbridge.preprocessing import ClientSpec as ClientSpec
 
 if TYPE_CHECKING:
@@ -96,6 +91,11 @@ if TYPE_CHECKING:
         models as models,
         partition as partition,
         tasks as tasks,
+    )
+    from fedbridge.logs import (
+        metrics_files as metrics_files,
+        read_metrics as read_metrics,
+        save_curves as save_curves,
     )
     from fedbridge.tff_io import (
         convert as convert,
@@ -155,6 +155,7 @@ _FROM_TFF_IO = {
     "weights_to_npz",
     "weights_to_safetensors",
 }
+_FROM_LOGS = {"metrics_files", "read_metrics", "save_curves"}
 
 
 def __getattr__(name: str) -> Any:
@@ -162,6 +163,8 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"fedbridge.{name}")
     if name in _FROM_TFF_IO:
         return getattr(importlib.import_module("fedbridge.tff_io"), name)
+    if name in _FROM_LOGS:
+        return getattr(importlib.import_module("fedbridge.logs"), name)
     raise AttributeError(f"module 'fedbridge' has no attribute {name!r}")
 
 

@@ -87,7 +87,10 @@ def test_what_is_loaded_on_demand_is_what_the_type_checkers_see():
     tree = ast.parse((PACKAGE / "__init__.py").read_text())
     (block,) = (node for node in tree.body if isinstance(node, ast.If))
     seen = {alias.asname for node in block.body for alias in node.names}
-    assert seen == fedbridge._FROM_TFF_IO | {"datasets", "models", "partition", "tasks"}
-    tff_io = importlib.import_module("fedbridge.tff_io")
-    for name in fedbridge._FROM_TFF_IO:
-        assert getattr(fedbridge, name) is getattr(tff_io, name)
+    named = {"tff_io": fedbridge._FROM_TFF_IO, "logs": fedbridge._FROM_LOGS}
+    packages = {"datasets", "models", "partition", "tasks"}
+    assert seen == packages.union(*named.values())
+    for module, names in named.items():
+        for name in names:
+            found = getattr(importlib.import_module(f"fedbridge.{module}"), name)
+            assert getattr(fedbridge, name) is found

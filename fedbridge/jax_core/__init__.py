@@ -49,7 +49,6 @@ from fedbridge.jax_core._cohort import (
     make_cohort as make_cohort,
     make_stream as make_stream,
 )
-from fedbridge.jax_core._compat import on_host as on_host
 from fedbridge.jax_core._debug import debug as debug
 from fedbridge.jax_core._default_execution import default_execution as default_execution
 from fedbridge.jax_core._errors import (

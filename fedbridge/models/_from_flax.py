@@ -37,11 +37,14 @@ def in_dtype(dtype: Any, tree: Any) -> Any:
 
 
 def initial_variables(module: nn.Module, seed: int, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """A module's variables as NumPy arrays, in the order in which it makes them.
+    """A module's variables as NumPy arrays, in the order in which it makes them."""
 
-    Not mapped by `jax.tree.map`, which would sort them by name.
-    """
-    flat = flatten_dict(module.init(jax.random.key(seed), *args, **kwargs))
+    @jax.jit
+    def initialize(key: Any) -> OrderedDict[tuple[str, ...], Any]:
+        variables = module.init(key, *args, **kwargs)
+        return OrderedDict(flatten_dict(variables))  # jax would sort a plain dict
+
+    flat = initialize(jax.random.key(seed))
     return unflatten_dict({name: np.asarray(leaf) for name, leaf in flat.items()})
 
 

@@ -4,7 +4,6 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
-from unittest import mock
 
 import jax
 import numpy as np
@@ -12,6 +11,7 @@ import optax
 
 from fedbridge import jax_core as fc
 from fedbridge.bridge import keras_optimizers, parts
+from fedbridge.jax_core._compat import on_host
 from fedbridge.tff._errors import note
 
 
@@ -116,7 +116,7 @@ def schedule(given: Any, name: str) -> Callable[[Any], Any]:
         return np.asarray(given(tensorflow.constant(number) if tensorflow else number), np.float32)
 
     rate = jax.ShapeDtypeStruct((), np.float32)
-    return lambda number: fc.on_host(call, rate, number)
+    return lambda number: on_host(call, rate, number)
 
 
 def no_distributor(given: Any) -> None:
@@ -159,8 +159,12 @@ def _weights_as_made() -> Iterator[None]:
     if keras is None:
         yield
         return
-    with (
-        mock.patch.object(keras.layers.Layer, "set_weights", lost),
-        mock.patch.object(keras.Model, "load_weights", lost),
-    ):
+    places = [(keras.layers.Layer, "set_weights"), (keras.Model, "load_weights")]
+    own = [getattr(*place) for place in places]
+    for place in places:
+        setattr(*place, lost)
+    try:
         yield
+    finally:
+        for place, method in zip(places, own, strict=True):
+            setattr(*place, method)

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from fedbridge.jax_core import Batch, Forward, Metric, Model, ModelError, ModelWeights, on_host
+from fedbridge.jax_core import Batch, Forward, Metric, Model, ModelError, ModelWeights
+from fedbridge.jax_core._compat import on_host
 from fedbridge.tff_io._client_data import _fill, leaves_by_name, name_leaves
 
 _ROWS = 3
