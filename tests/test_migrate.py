@@ -1,6 +1,8 @@
 """`fedbridge migrate`: what becomes of a script, and what is refused."""
 
+import ast
 import textwrap
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -8,6 +10,9 @@ from typer.testing import CliRunner
 import fedbridge as fb
 from fedbridge.bridge.migrate import migrate
 from fedbridge.cli import app
+
+ROOT = Path(__file__).parents[1]
+CORPUS = sorted([*ROOT.glob("compat_tests/corpus/scripts/*.py"), *ROOT.glob("examples/*.py")])
 
 SCRIPT = """\
 import collections  # kept
@@ -154,6 +159,41 @@ def test_unweighted_prox_has_tff_sign_and_says_so(write):
     assert notes[0].startswith("line 3: TFF's proximal term has the wrong sign")
 
 
+def test_arguments_by_name_and_in_any_order(write):
+    new = migrate(
+        write("""
+        import tensorflow as tf, numpy as np
+        import tensorflow_federated as tff
+        data = tff.simulation.ClientData.from_clients_and_fn(
+            create_tf_dataset_for_client_fn=make, client_ids=ids)
+        pipeline = lambda ds: ds.batch(2)
+        clients = [pipeline(data.create_tf_dataset_for_client(i)) for i in ids]
+        process = tff.learning.algorithms.build_weighted_fed_prox(
+            client_optimizer_fn=optimizer, model_fn=lambda: model, proximal_strength=0.1)
+        state = process.initialize()
+        state, metrics = process.next(client_data=clients, state=state)
+        tff.learning.assign_weights_to_keras_model(tff_weights=state.model, keras_model=model)
+        """)
+    ).text
+    ast.parse(new)
+    assert "fb.from_datasets({i: make(i) for i in ids})" in new
+    assert "(lambda: model)(),\n    0.1,\n    client_optimizer=optimizer," in new
+    assert "process.next(state, clients(1))" in new
+    assert "fb.weights_to_keras(state.global_model_weights, model)" in new
+
+
+@pytest.mark.parametrize("script", CORPUS, ids=lambda path: path.stem)
+def test_a_script_is_migrated_to_python_or_refused_in_words(script):
+    try:
+        new = migrate(script).text
+    except fb.ScriptError as error:
+        assert "cannot be migrated: line " in str(error)  # noqa: PT017 -- either of two
+        return
+    names = {node.id for node in ast.walk(ast.parse(new)) if isinstance(node, ast.Name)}
+    assert "fb" in names
+    assert "tff" not in names
+
+
 HEAD = "import tensorflow as tf\nimport tensorflow_federated as tff\n"
 PIPELINE = "pipeline = lambda ds: {}\n"
 CLIENTS = "clients = [pipeline(d.create_tf_dataset_for_client(i)) for i in ids]\n"
@@ -186,6 +226,20 @@ def loop(chain):
             HEAD + "tff.learning.algorithms.build_weighted_fed_avg(m, o, client_weighting=f)",
             "line 3: client_weighting other than",
         ),
+        (
+            HEAD + "tff.learning.algorithms.build_weighted_fed_prox(m, 0.1, o, o, weighting)",
+            "line 3: the arguments of tff.learning.algorithms.build_weighted_fed_prox; name them",
+        ),
+        (
+            HEAD + "sample = tff.simulation.build_uniform_sampling_fn(ids, True, 1)",
+            "line 3: a sampler that may draw a client twice",
+        ),
+        (HEAD + "tff.learning.models.from_keras_model(**kwargs)", "line 3: the arguments of"),
+        (
+            loop("ds.batch(2).map(lambda e: tf.one_hot(e, depth=9))"),
+            r"line 3: tf.one_hot\(depth=...\)",
+        ),
+        (HEAD + "weights.assign_weights_to()", "line 3: weights.assign_weights_to without keras_"),
         (HEAD + "x = (", "line 3: is not Python 3.11"),
     ],
 )  # fmt: skip

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from fedbridge.bridge import eras, migrate_names as names, script
 from fedbridge.bridge.aliases import TFF, imported
 from fedbridge.bridge.migrate_calls import built, model
-from fedbridge.bridge.migrate_data import Unknown, chain_of, pipeline_text, preprocess_text
-from fedbridge.bridge.migrate_found import Found, called_name, is_list, is_method
+from fedbridge.bridge.migrate_data import chain_of, pipeline_text, preprocess_text
+from fedbridge.bridge.migrate_found import Found, called_name, is_list, is_method, preprocess_fn
+from fedbridge.bridge.migrate_names import Unknown
 from fedbridge.bridge.source import Source
 from fedbridge.jax_core import ScriptError
 
@@ -156,7 +157,8 @@ class _Migration:
         if assigned is None or not isinstance(node.ctx, ast.Load) or self._looped(assigned):
             return None
         parent = self.source.parents[id(node)]
-        if not (isinstance(parent, ast.Call) and node in parent.args):
+        called = isinstance(parent, ast.Call) and node in parent.args
+        if not called and not isinstance(parent, ast.keyword):
             raise Unknown(node, f"{node.id} is used otherwise than as the clients of a round")
         return f"{node.id}({self._round(node)})"
 
@@ -186,21 +188,24 @@ class _Migration:
             return self._called(node, f"fb.algorithms.{builder.name}", arguments)
         if last == "from_keras_model":
             return self._called(node, "fb.from_keras", model(node, self._text))
-        if last in ("from_clients_and_fn", "from_clients_and_tf_fn"):
-            ids, function = map(self._text, [*node.args, *(word.value for word in node.keywords)])
+        if last in names.FROM_CLIENTS:
+            ids, function = self._given(node, *names.FROM_CLIENTS[last])
             return f"fb.from_datasets({{i: {function}(i) for i in {ids}}})"
         if last == "build_uniform_sampling_fn":
-            given = names.given(node, ("sample_range", "replace", "random_seed"))
+            given = names.given(node, ("sample_range", "replace", "random_seed"), least=1)
+            if ast.unparse(given.get("replace", node)) not in ("False", ast.unparse(node)):
+                raise Unknown(node, "a sampler that may draw a client twice")
             seed = self._text(given["random_seed"]) if "random_seed" in given else "None"
             sampler = f"fb.samplers.uniform(size, seed={seed})"
             return f"lambda round, size: {sampler}(round, {self._text(given['sample_range'])})"
         if last == "assign_weights_to_keras_model":
-            keras_model, weights = map(self._text, node.args)
+            keras_model, weights = self._given(node, "keras_model", "tff_weights")
             return f"fb.weights_to_keras({weights}, {keras_model})"
         if last:
             return None
         if self.found.is_evaluation(called_name(node)):
-            name, (weights, data) = called_name(node), map(self._text, node.args)
+            name = called_name(node)
+            weights, data = self._given(node, "server_model_weights", "federated_dataset")
             state = f"{name}.set_model_weights({name}.initialize(), {weights})"
             called = self._called(node, f"{name}.next", [state, data])
             return called + '.metrics["client_work"]["eval"]["current_round_metrics"]'
@@ -211,18 +216,22 @@ class _Migration:
     def _method(self, node: ast.Call) -> str | None:
         object_, name = node.func.value, node.func.attr  # type: ignore[attr-defined]
         if name == "assign_weights_to":
-            return f"fb.weights_to_keras({self._text(object_)}, {self._text(node.args[0])})"
+            (keras_model,) = self._given(node, "keras_model")
+            return f"fb.weights_to_keras({self._text(object_)}, {keras_model})"
         if name == "preprocess":
-            _, function = self.found.preprocessing(node.args[0], [])
+            _, function = self.found.preprocessing(preprocess_fn(node), [])
             mapped = f".map_batches({function})" if function else ""
             return f"{self._text(object_)}{mapped}"
         if name == "create_tf_dataset_for_client":
             raise Unknown(node, "the data set of one client is used outside a list of clients")
-        if name == "next" and len(node.args) == 2:
-            clients = node.args[1]
+        if name == "next" and len(node.args) + len(node.keywords) == 2:
+            clients = names.given(node, ("state", "client_data"), least=2)["client_data"]
             listed = isinstance(clients, ast.Name) and clients.id in self.found.lists
             if not listed and not self.found.makes_list(clients):
                 raise Unknown(clients, "clients that create_tf_dataset_for_client does not make")
+            if node.keywords:  # which have other names there
+                arguments = self._given(node, "state", "client_data")
+                return f"{self._text(object_)}.next({', '.join(arguments)})"
         return None
 
     # -------------------------------------------------------------- clients of a round
@@ -294,6 +303,11 @@ class _Migration:
 
     def _text(self, node: ast.AST) -> str:
         return self.change(node) or self.source.text(node, self.change)
+
+    def _given(self, node: ast.Call, *parameters: str) -> list[str]:
+        """The new texts of the arguments of a call that needs all of them."""
+        found = names.given(node, parameters, least=len(parameters))
+        return [self._text(found[name]) for name in parameters]
 
     def _arguments(self, node: ast.Call) -> str:
         words = [f"{word.arg}={self._text(word.value)}" for word in node.keywords]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from fedbridge.bridge import migrate_names as names
 from fedbridge.bridge.aliases import Aliases
-from fedbridge.bridge.migrate_data import Unknown
+from fedbridge.bridge.migrate_names import Unknown
 
 Text = Callable[[ast.AST], str]
 """From a node to its new text."""
@@ -21,7 +21,10 @@ def built(node: ast.Call, builder: names.Builder, text: Text, aliases: Aliases) 
     for name, value in names.given(node, builder.parameters).items():
         becomes = builder.becomes.get(name)
         if name == "model_fn":
-            arguments.append(f"{text(value)}()")
+            model_fn = text(value)
+            arguments.append(
+                f"({model_fn})()" if isinstance(value, ast.Lambda) else f"{model_fn}()"
+            )
         elif name == "proximal_strength":
             arguments.append(text(value))
         elif name == "client_weighting":
@@ -45,7 +48,7 @@ def model(node: ast.Call, text: Text) -> list[str]:
     Raises:
         Unknown: Several losses, or none.
     """
-    given = names.given(node, names.FROM_KERAS)
+    given = names.given(node, names.FROM_KERAS, least=1)
     if "loss_weights" in given or "loss" not in given:
         raise Unknown(node, "from_keras_model with loss_weights, or without a loss")
     return [text(given[name]) for name in ("keras_model", "loss", "metrics") if name in given]

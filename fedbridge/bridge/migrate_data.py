@@ -4,6 +4,7 @@ import ast
 from typing import NamedTuple
 
 from fedbridge.bridge.aliases import Aliases
+from fedbridge.bridge.migrate_names import Unknown, given
 from fedbridge.bridge.source import Change, Source
 
 _STEPS = ("repeat", "shuffle", "take", "skip", "batch")
@@ -25,12 +26,7 @@ _TO_JAX = {
 }
 
 
-class Unknown(Exception):  # noqa: N818 - the migration's own, never seen outside it
-    """What cannot be migrated: the node, and why."""
-
-    def __init__(self, node: ast.AST, why: str):
-        super().__init__(why)
-        self.node, self.why = node, why
+_SAME_WORDS = ("axis", "shape")  # arguments that JAX calls the same
 
 
 class Chain(NamedTuple):
@@ -131,7 +127,7 @@ def chain_of(node: ast.expr, root: str | None = None) -> Chain | None:
             if "batch" in [step.func.attr for step in steps]:  # type: ignore[attr-defined]
                 raise Unknown(call, f"{name} after batch; let batch come last")
             steps.append(call)
-        elif name == "map":
+        elif name == "map" and call.args:
             (batches if steps and _name(steps[-1]) == "batch" else examples).append(call.args[0])
         elif name not in _NOTHING:
             raise Unknown(call, f"tf.data's {name} has no counterpart in fb.pipeline")
@@ -218,9 +214,14 @@ class _BatchFunction:
     def _in_jax(self, node: ast.AST) -> str | None:
         """TensorFlow's functions become JAX's."""
         if isinstance(node, ast.Call) and self.aliases.full(node.func) == "tensorflow.cast":
-            values = dict(zip(("x", "dtype"), node.args, strict=False))
-            values |= {word.arg: word.value for word in node.keywords if word.arg}
+            values = given(node, ("x", "dtype"), least=2)
             return f"jnp.asarray({self._text(values['x'])}, {self._text(values['dtype'])})"
+        if isinstance(node, ast.Call) and (self.aliases.full(node.func) or "").startswith(
+            "tensorf"
+        ):
+            for word in node.keywords:
+                if word.arg not in _SAME_WORDS:
+                    raise Unknown(node, f"{ast.unparse(node.func)}({word.arg}=...)")
         top, _, rest = (self.aliases.full(node) or "").partition(".")
         if top != "tensorflow" or not isinstance(node, ast.Attribute):
             return None

@@ -4,7 +4,8 @@ import ast
 
 from fedbridge.bridge import migrate_names as names
 from fedbridge.bridge.aliases import Aliases
-from fedbridge.bridge.migrate_data import Preprocess, Unknown, preprocess_of
+from fedbridge.bridge.migrate_data import Preprocess, preprocess_of
+from fedbridge.bridge.migrate_names import Unknown
 from fedbridge.bridge.source import Source
 
 
@@ -91,7 +92,7 @@ class Found:
             if not isinstance(name, ast.Name):
                 continue
             if is_method(made, "preprocess"):
-                self.pipelines[name.id], _ = self.preprocessing(made.args[0], [])  # type: ignore[attr-defined]
+                self.pipelines[name.id], _ = self.preprocessing(preprocess_fn(made), [])
             elif is_method(made, "initialize"):
                 self.states.add(name.id)
             elif (builder := self.builder(made)) is not None:
@@ -101,6 +102,8 @@ class Found:
 
     def _next(self, target: ast.Tuple, value: ast.expr) -> None:
         """`state, metrics = process.next(...)`."""
+        if len(target.elts) != 2:
+            return
         state, metrics = target.elts
         if isinstance(state, ast.Name):
             self.states.add(state.id)
@@ -140,6 +143,12 @@ def is_list(node: ast.AST | None) -> bool:
     """`[preprocess(data.create_tf_dataset_for_client(c)) for c in ids]`."""
     one_loop = isinstance(node, ast.ListComp) and len(node.generators) == 1
     return one_loop and "create_tf_dataset_for_client" in ast.unparse(node)  # type: ignore[arg-type]
+
+
+def preprocess_fn(call: ast.AST) -> ast.expr:
+    """The function of `client_data.preprocess(function)`."""
+    assert isinstance(call, ast.Call)
+    return names.given(call, ("preprocess_fn",), least=1)["preprocess_fn"]
 
 
 def is_method(node: ast.AST, name: str) -> bool:

@@ -75,6 +75,12 @@ BUILDERS = {
     "tff.learning.build_federated_evaluation": Builder("fed_eval", ("model_fn",), {}, old=True),
 }  # fmt: skip
 
+FROM_CLIENTS = {
+    "from_clients_and_fn": ("client_ids", "create_tf_dataset_for_client_fn"),
+    "from_clients_and_tf_fn": ("client_ids", "serializable_dataset_fn"),
+}
+"""The parameters of these."""
+
 FROM_KERAS = ("keras_model", "loss", "input_spec", "loss_weights", "metrics")
 """The parameters of `from_keras_model`."""
 
@@ -116,7 +122,26 @@ NAMES = {
 """What is called in the same way, by its name in fedbridge."""
 
 
-def given(call: ast.Call, parameters: tuple[str, ...]) -> dict[str, ast.expr]:
-    """The arguments of a call by the names of its parameters."""
+class Unknown(Exception):  # noqa: N818 - the migration's own, never seen outside it
+    """What cannot be migrated: the node, and why."""
+
+    def __init__(self, node: ast.AST, why: str):
+        super().__init__(why)
+        self.node, self.why = node, why
+
+
+def given(call: ast.Call, parameters: tuple[str, ...], least: int = 0) -> dict[str, ast.expr]:
+    """The arguments of a call by the names of its parameters, in their order.
+
+    Raises:
+        Unknown: More arguments than that, or fewer than the first `least`; `*` or `**`.
+    """
+    starred = any(isinstance(argument, ast.Starred) for argument in call.args)
+    if starred or len(call.args) > len(parameters) or not all(w.arg for w in call.keywords):
+        raise Unknown(call, f"the arguments of {ast.unparse(call.func)}; name them one by one")
     found: dict[str, ast.expr] = dict(zip(parameters, call.args, strict=False))
-    return found | {word.arg: word.value for word in call.keywords if word.arg}
+    found |= {word.arg: word.value for word in call.keywords if word.arg}
+    missing = [name for name in parameters[:least] if name not in found]
+    if missing:
+        raise Unknown(call, f"{ast.unparse(call.func)} without {missing[0]}")
+    return {name: found[name] for name in (*parameters, *found) if name in found}
