@@ -1,11 +1,19 @@
-"""What the commands share when they talk to people: a console, a line, progress bars."""
+"""What the commands share: a console, a line, progress bars for people; JSON for machines."""
 
 import contextlib
 import io
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
+
+Json = Annotated[
+    str | None, typer.Option("--json", metavar="FILE", help="Save as JSON; - is stdout.")
+]
+Script = Annotated[Path, typer.Argument(metavar="SCRIPT", help="A TFF script or notebook.")]
 
 
 def console_for(json: str | None) -> Console:
@@ -46,3 +54,23 @@ def meter(console: Console, description: str) -> Iterator[Callable[[int, int], N
             progress.update(task, completed=done, total=total, rate=rate)
 
         yield show
+
+
+def save_json(target: str | None, tree: Any) -> None:
+    """Saves what a command found, if that is asked for."""
+    from fedbridge.bridge.files import json_text, replace_text
+
+    if target == "-":
+        typer.echo(json_text(tree), nl=False)
+    elif target is not None:
+        replace_text(target, json_text(tree))
+
+
+def check_targets(json: str | None, folder: Path | None) -> None:
+    """What cannot be written should be known before an hour of work, not after it."""
+    from fedbridge.bridge.files import check_target
+
+    if json not in (None, "-"):
+        check_target(json)
+    if folder is not None:
+        check_target(folder, folder=True)

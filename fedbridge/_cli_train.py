@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from fedbridge._cli_console import console_for, meter, say
+from fedbridge._cli_console import Json, check_targets, console_for, meter, save_json, say
 from fedbridge.jax_core import FedbridgeError
 
 TRAIN_EXAMPLES = (
@@ -70,16 +70,14 @@ def train(
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Of weights, cohorts, shuffles and dropout.")
     ] = 1,
-    json: Annotated[
-        str | None, typer.Option("--json", metavar="FILE", help="Save as JSON; - is stdout.")
-    ] = None,
+    json: Json = None,
 ) -> None:
     """Train a baseline task as Reddi et al. (2021) did, with FedAdam.
 
     DIR gets the metrics of every round, curves, the state and, at the end, the weights.
     """
     from fedbridge import experiment as loop
-    from fedbridge.bridge.files import check_target, json_text, replace_text
+    from fedbridge.bridge.files import json_text, replace_text
     from fedbridge.bridge.programs import keep_programs
     from fedbridge.logs import metrics_files
     from fedbridge.samplers import uniform
@@ -90,9 +88,7 @@ def train(
     console = console_for(json)
     experiment = EXPERIMENTS[task]
     folder = output_dir or Path(f"fedbridge-{task}")
-    check_target(folder, folder=True)
-    if json not in (None, "-"):
-        check_target(json)
+    check_targets(json, folder)
     arguments = _arguments(experiment, model)
     made, source = _task(console, experiment, data, {**arguments, "seed": seed})
     splits = made.datasets
@@ -143,10 +139,7 @@ def train(
     say(console, "after the last round: " + _shown(final))
     say(console, f"{folder}: " + ", ".join(_files(folder)))
     summary = {**config, "rounds": max(total, done), "evaluation": final, "folder": str(folder)}
-    if json == "-":
-        typer.echo(json_text(summary), nl=False)
-    elif json is not None:
-        replace_text(json, json_text(summary))
+    save_json(json, summary)
 
 
 def _arguments(experiment: Any, model: str | None) -> dict[str, Any]:

@@ -5,7 +5,6 @@ the exit code of `check`, `replay` and `demo`: 0 match, 1 differs, 3 not compara
 """
 
 import difflib
-import enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,12 +12,21 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from fedbridge._cli_console import bar, console_for, say
+from fedbridge._cli_console import (
+    Json,
+    Script,
+    bar,
+    check_targets,
+    console_for,
+    save_json,
+    say,
+)
 from fedbridge._cli_data import data_app
+from fedbridge._cli_scripts import LINT_EXAMPLES, MIGRATE_EXAMPLES, lint, migrate
 from fedbridge._cli_train import TRAIN_EXAMPLES, train
 from fedbridge._version import __version__
 from fedbridge.bridge.result import Result, to_json
-from fedbridge.jax_core import FedbridgeError, ScriptError
+from fedbridge.jax_core import FedbridgeError
 
 _VERDICT_CODES = {"match": 0, "differs": 1, "not comparable": 3}
 _EXIT_CODES = (
@@ -60,19 +68,14 @@ reference_app = typer.Typer(
 )
 app.add_typer(reference_app, name="reference")
 app.add_typer(data_app, name="data")
-app.command("train", epilog=TRAIN_EXAMPLES)(train)
 
 _Rounds = Annotated[
     int | None, typer.Option("--rounds", min=1, help="Stop the script after so many rounds.")
-]
-_Json = Annotated[
-    str | None, typer.Option("--json", metavar="FILE", help="Save as JSON; - is stdout.")
 ]
 _Report = Annotated[
     Path | None,
     typer.Option("--report", metavar="DIR", help="Save a page with plots: DIR/index.html."),
 ]
-_Script = Annotated[Path, typer.Argument(metavar="SCRIPT", help="A TFF script or notebook.")]
 _Arguments = Annotated[
     list[str] | None,
     typer.Argument(metavar="[-- ARGS]", help="The script's own command line.", show_default=False),
@@ -107,10 +110,10 @@ def main(
     "[bold]fedbridge check train.py -- --model cnn --rounds 50[/bold]\n\n" + _EXIT_CODES,
 )
 def check(
-    script: _Script,
+    script: Script,
     arguments: _Arguments = None,
     rounds: _Rounds = None,
-    json: _Json = None,
+    json: Json = None,
     report: _Report = None,
     keep_trace: Annotated[
         Path | None,
@@ -124,7 +127,7 @@ def check(
     from fedbridge.bridge.check import check as run
     from fedbridge.bridge.programs import keep_programs
 
-    _check_targets(json, report)
+    check_targets(json, report)
     keep_programs()
     console = console_for(json)
     with _display(console, rounds) as show:
@@ -139,7 +142,7 @@ def check(
     "Exit codes: the script's own; 1 after an exception of the script, 2 if it asks for something "
     "that does not run here.",
 )
-def run(script: _Script, arguments: _Arguments = None) -> None:
+def run(script: Script, arguments: _Arguments = None) -> None:
     """Run a TFF script on JAX, where TFF cannot be installed.
 
     The script stays as it is: for it, `tensorflow_federated` is `fedbridge.tff`. It needs whatever
@@ -157,7 +160,7 @@ def run(script: _Script, arguments: _Arguments = None) -> None:
     epilog="Example: [bold]fedbridge record emnist_fedavg.py -o trace -- --model softmax[/bold]",
 )
 def record(
-    script: _Script,
+    script: Script,
     arguments: _Arguments = None,
     *,
     output: Annotated[
@@ -182,92 +185,22 @@ def record(
 @app.command(
     epilog="Example: [bold]fedbridge replay trace --report out[/bold]\n\n" + _EXIT_CODES,
 )
-def replay(trace: _TraceFolder, json: _Json = None, report: _Report = None) -> None:
+def replay(trace: _TraceFolder, json: Json = None, report: _Report = None) -> None:
     """Repeat a recorded run on JAX, without TensorFlow, and compare it with TFF's."""
     _replay(trace, json, report)
 
 
 @app.command(epilog=_EXIT_CODES)
-def demo(json: _Json = None, report: _Report = Path("fedbridge-demo")) -> None:
+def demo(json: Json = None, report: _Report = Path("fedbridge-demo")) -> None:
     """Repeat a small recorded run that comes with fedbridge: offline, on any platform."""
     from fedbridge.bridge.check import DEMO_TRACE
 
     _replay(DEMO_TRACE, json, report)
 
 
-@app.command(
-    epilog="Examples: [bold]fedbridge migrate train.py[/bold] (writes train_fedbridge.py) · "
-    "[bold]fedbridge migrate notebook.ipynb -o train.py[/bold]\n\n"
-    "Exit codes: 0 it is written, 2 the script needs what has no counterpart, or an error."
-)
-def migrate(
-    script: _Script,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="The new script, if not beside it."),
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite it.")] = False,
-) -> None:
-    """Write a TFF script anew against fedbridge's own API, beside the old one.
-
-    For the common shapes: client data, a tf.data pipeline, a Keras model, a builder and a loop. The
-    new script computes what `fedbridge run` computes for the old one. Nothing is run.
-    """
-    from fedbridge.bridge.files import replace_text
-    from fedbridge.bridge.migrate import migrate as migrated
-
-    found = migrated(script)
-    target = output or script.with_name(f"{script.stem}_fedbridge.py")
-    if target.exists() and not force:
-        raise ScriptError(f"{target} is there already; give --force, or another --output.")
-    replace_text(target, found.text)
-    console = console_for(None)
-    for note in found.notes:
-        say(console, f"note: {note}")
-    say(console, f"{target}: run it with `python {target}`.")
-
-
-class _Purpose(enum.StrEnum):
-    """What a script is looked at for."""
-
-    check = "check"
-    run = "run"
-    migrate = "migrate"
-
-
-@app.command(
-    epilog="Examples: [bold]fedbridge lint train.py[/bold] · "
-    "[bold]fedbridge lint train.py --for run --json -[/bold]\n\n"
-    "Exit codes: 0 the script can be checked (or what --for names), 1 it cannot, 2 an error."
-)
-def lint(
-    script: _Script,
-    json: _Json = None,
-    purpose: Annotated[
-        _Purpose, typer.Option("--for", help="What the exit code answers for.")
-    ] = _Purpose.check,
-) -> None:
-    """List the TFF names a script uses, what each becomes, and what can be done with it.
-
-    Whether it can be checked, run and migrated; what will not come out the same, and why.
-    """
-    from fedbridge.bridge.lint import lint as look
-    from fedbridge.bridge.migrate import migrate as migrated
-    from fedbridge.tff._errors import runs
-
-    _check_targets(json, None)
-    found = look(script)
-    not_run = [name.symbol for name in found.names if not runs(name.symbol)]
-    try:
-        migrated(script)
-        not_migrated = ""
-    except ScriptError as error:
-        not_migrated = str(error)
-    _show_lint(console_for(json), found, not_run, not_migrated)
-    more = {"not_run": not_run, "not_migrated": not_migrated}
-    _save_json(json, found._asdict() | more)
-    well = {"check": found.checkable, "run": not not_run, "migrate": not not_migrated}
-    raise typer.Exit(0 if well[purpose] else 1)
+app.command(epilog=MIGRATE_EXAMPLES)(migrate)
+app.command(epilog=LINT_EXAMPLES)(lint)
+app.command(epilog=TRAIN_EXAMPLES)(train)
 
 
 @app.command(
@@ -275,7 +208,7 @@ def lint(
     "--json -[/bold]\n\nExit codes: 0 every cell agrees, 1 one does not, 2 an error."
 )
 def parity(
-    json: _Json = None,
+    json: Json = None,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Save as one HTML page.")
     ] = None,
@@ -292,7 +225,7 @@ def parity(
     from fedbridge.bridge.files import check_target, replace_text
     from fedbridge.bridge.programs import keep_programs
 
-    _check_targets(json, None)
+    check_targets(json, None)
     keep_programs()
     if html is not None:
         check_target(html)
@@ -309,7 +242,7 @@ def parity(
     parity_tables.show(console, result)
     if html is not None:
         say(console, f"The page: {replace_text(html, parity_tables.page(result))}")
-    _save_json(json, matrix.to_json(result))
+    save_json(json, matrix.to_json(result))
     raise typer.Exit(0 if all(cell.passed for cell in result.cells) else 1)
 
 
@@ -340,7 +273,7 @@ def _replay(trace: Path, json: str | None, report: Path | None) -> None:
     from fedbridge.bridge.replay import replay as run
     from fedbridge.bridge.trace import read
 
-    _check_targets(json, report)
+    check_targets(json, report)
     keep_programs()
     console = console_for(json)
     recorded = read(trace)
@@ -360,44 +293,11 @@ def _finish(console: Console, result: Result, json: str | None, report: Path | N
     show(console, result)
     if report is not None:
         say(console, f"The page: {save_report(result, report)}")
-    _save_json(json, to_json(result))
+    save_json(json, to_json(result))
     raise typer.Exit(_VERDICT_CODES[result.verdict])
-
-
-def _save_json(target: str | None, tree: Any) -> None:
-    from fedbridge.bridge.files import json_text, replace_text
-
-    if target == "-":
-        typer.echo(json_text(tree), nl=False)
-    elif target is not None:
-        replace_text(target, json_text(tree))
-
-
-def _check_targets(json: str | None, report: Path | None) -> None:
-    """What cannot be written should be known before an hour of work, not after it."""
-    from fedbridge.bridge.files import check_target
-
-    if json not in (None, "-"):
-        check_target(json)
-    if report is not None:
-        check_target(report, folder=True)
 
 
 def _display(console: Console, total: int | None = None) -> Any:
     from fedbridge.bridge.terminal import Display
 
     return Display(console, total)
-
-
-def _show_lint(console: Console, found: Any, not_run: list[str], not_migrated: str) -> None:
-    from fedbridge.bridge.terminal import lint_table
-
-    console.print(lint_table(found.names, console.width))
-    for obstacle in found.obstacles:
-        say(console, f"✗ {obstacle}")
-    for note in found.notes:
-        say(console, f"note: {note}")
-    say(console, "The script can be checked." if found.checkable else "It cannot be checked.")
-    cannot = f"`fedbridge run` has no {', '.join(not_run)}."
-    say(console, cannot if not_run else "`fedbridge run` has all its names of TFF.")
-    say(console, not_migrated or "`fedbridge migrate` writes it against fedbridge's own API.")
