@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from fedbridge.tff import _sequences, structure
+from fedbridge.tff._type_errors import (
+    FederatedTypeError,
+)
 from fedbridge.tff._types import (
     CLIENTS,
     FederatedType,
-    FederatedTypeError,
     FunctionType,
     SequenceType,
     StructType,

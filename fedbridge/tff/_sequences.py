@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 
 from fedbridge.jax_core import ScriptError
-from fedbridge.tff._types import FederatedTypeError, SequenceType, to_type
+from fedbridge.tff._type_errors import (
+    FederatedTypeError,
+)
+from fedbridge.tff._types import (
+    SequenceType,
+    to_type,
+)
 from fedbridge.tff.types import type_to_tf_tensor_specs
 
 

@@ -4,41 +4,22 @@ Types are written with NumPy's dtypes or TensorFlow's, with `tf.TensorSpec` and 
 of a data set, in the spellings of all eras. TensorFlow itself is not imported.
 """
 
+import abc
 import enum
-import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedbridge.jax_core import FedbridgeError
 from fedbridge.tff import structure
-
-ArrayShape = tuple[int | None, ...] | None
-
-
-class FederatedTypeError(FedbridgeError, TypeError):
-    """A type where another one is needed, or a value that is not of its type."""
-
-
-class MissingElementError(FedbridgeError, AttributeError):
-    """An element that a value does not have."""
-
-
-class TypeNotAssignableError(FederatedTypeError):
-    """Values of one type cannot be taken as values of another."""
-
-
-class TypesNotEquivalentError(FederatedTypeError):
-    """Two types that cannot take each other's values."""
-
-
-class TypesNotIdenticalError(FederatedTypeError):
-    """Two types that are not the same."""
-
-
-class UnexpectedTypeError(FederatedTypeError):
-    """A type of another kind than is needed."""
+from fedbridge.tff._dtypes import ArrayShape, dtype_of, is_dtype, is_shape, shape_of
+from fedbridge.tff._type_errors import (
+    FederatedTypeError,
+    TypeNotAssignableError,
+    TypesNotEquivalentError,
+    TypesNotIdenticalError,
+)
+from fedbridge.tff._type_text import joined, struct_lines
 
 
 class TypeRelation(enum.Enum):
@@ -68,8 +49,18 @@ CLIENTS = Placement("CLIENTS", False)
 SERVER = Placement("SERVER", True)
 
 
-class Type:
+class Type(abc.ABC):
     """What all types can do."""
+
+    def _key(self) -> Any:
+        """What two types of one kind have to have in common to be equal."""
+        return ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Type) and type(self) is type(other) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._key()))
 
     def children(self) -> Iterator["Type"]:
         """The types that it is made of."""
@@ -77,11 +68,15 @@ class Type:
 
     def compact_representation(self) -> str:
         """On one line, which is also what `str` gives."""
-        return "".join(_lines(self, formatted=False))
+        return "".join(self.lines(formatted=False))
 
     def formatted_representation(self) -> str:
         """On several lines, an element on each."""
-        return "\n".join(line.rstrip() for line in _lines(self, formatted=True))
+        return "\n".join(line.rstrip() for line in self.lines(formatted=True))
+
+    @abc.abstractmethod
+    def lines(self, formatted: bool) -> list[str]:
+        """The lines of its text; one where nothing is broken."""
 
     def __str__(self) -> str:
         return self.compact_representation()
@@ -126,18 +121,19 @@ class TensorType(Type):
     """
 
     def __init__(self, dtype: Any, shape: Any = ()):
-        self.dtype = _dtype(dtype)
-        self.shape: ArrayShape = _shape(shape)
+        self.dtype = dtype_of(dtype)
+        self.shape: ArrayShape = shape_of(shape)
+
+    def lines(self, formatted: bool) -> list[str]:
+        """As TFF prints it."""
+        if self.shape is None:
+            return [f"{self.dtype.name!r}(shape=None)"]
+        sizes = ",".join("?" if size is None else str(size) for size in self.shape)
+        return [f"{self.dtype.name}[{sizes}]" if self.shape else self.dtype.name]
 
     def __repr__(self) -> str:
         dtype = f"np.{self.dtype.type.__name__}"
         return f"TensorType({dtype})" if self.shape == () else f"TensorType({dtype}, {self.shape})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, TensorType) and self._key() == other._key()
-
-    def __hash__(self) -> int:
-        return hash(self._key())
 
     def _key(self) -> tuple[np.dtype, ArrayShape]:
         return self.dtype, self.shape
@@ -172,6 +168,11 @@ class StructType(structure.Struct, Type):
     def children(self) -> Iterator[Type]:
         """The types of its elements."""
         return iter(self)
+
+    def lines(self, formatted: bool) -> list[str]:
+        """As TFF prints it."""
+        pairs = structure.iter_elements(self)
+        return struct_lines(((name, type_.lines(formatted)) for name, type_ in pairs), formatted)
 
     def __repr__(self) -> str:
         pairs = structure.iter_elements(self)
@@ -244,14 +245,15 @@ class SequenceType(Type):
         """The type of an element."""
         yield self.element
 
+    def lines(self, formatted: bool) -> list[str]:
+        """As TFF prints it."""
+        return joined(self.element.lines(formatted), ["*"])
+
     def __repr__(self) -> str:
         return f"SequenceType({self.element!r})"
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, SequenceType) and self.element == other.element
-
-    def __hash__(self) -> int:
-        return hash((SequenceType, self.element))
+    def _key(self) -> Type:
+        return self.element
 
     def is_assignable_from(self, source_type: Type) -> bool:
         """Sequences whose elements are."""
@@ -270,14 +272,13 @@ class FunctionType(Type):
         """The types of the parameter and of the result."""
         return (t for t in (self.parameter, self.result) if t is not None)
 
+    def lines(self, formatted: bool) -> list[str]:
+        """As TFF prints it."""
+        parameter = [""] if self.parameter is None else self.parameter.lines(formatted)
+        return joined(["("], parameter, [" -> "], self.result.lines(formatted), [")"])
+
     def __repr__(self) -> str:
         return f"FunctionType({self.parameter!r}, {self.result!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, FunctionType) and self._key() == other._key()
-
-    def __hash__(self) -> int:
-        return hash(self._key())
 
     def _key(self) -> tuple[Type | None, Type]:
         return self.parameter, self.result
@@ -312,14 +313,13 @@ class FederatedType(Type):
         """The type of a member."""
         yield self.member
 
+    def lines(self, formatted: bool) -> list[str]:
+        """As TFF prints it."""
+        member, place = self.member.lines(formatted), [f"@{self.placement}"]
+        return joined(member, place) if self.all_equal else joined(["{"], member, ["}"], place)
+
     def __repr__(self) -> str:
         return f"FederatedType({self.member!r}, {self.placement}, {self.all_equal})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, FederatedType) and self._key() == other._key()
-
-    def __hash__(self) -> int:
-        return hash(self._key())
 
     def _key(self) -> tuple[Type, Placement, bool]:
         return self.member, self.placement, self.all_equal
@@ -340,12 +340,23 @@ class AbstractType(Type):
     def __init__(self, label: str):
         self.label = label
 
+    def lines(self, formatted: bool) -> list[str]:
+        """As TFF prints it."""
+        return [self.label]
+
     def __repr__(self) -> str:
         return f"AbstractType({self.label!r})"
+
+    def _key(self) -> str:
+        return self.label
 
 
 class PlacementType(Type):
     """The type of a placement."""
+
+    def lines(self, formatted: bool) -> list[str]:
+        """As TFF prints it."""
+        return ["placement"]
 
     def __repr__(self) -> str:
         return "PlacementType()"
@@ -380,9 +391,9 @@ def to_type(obj: Any) -> Type:
     """
     if isinstance(obj, Type):
         return obj
-    if _is_dtype(obj):
+    if is_dtype(obj):
         return TensorType(obj)
-    if isinstance(obj, tuple) and len(obj) == 2 and _is_dtype(obj[0]) and _is_shape(obj[1]):
+    if isinstance(obj, tuple) and len(obj) == 2 and is_dtype(obj[0]) and is_shape(obj[1]):
         return TensorType(*obj)
     spec: Any = obj
     if hasattr(spec, "element_spec"):
@@ -417,36 +428,7 @@ def contains(type_signature: Type, predicate: Callable[[Type], bool]) -> bool:
     )
 
 
-# --------------------------------------------------------------------------- conversion, printing
-
-
-def _is_dtype(obj: Any) -> bool:
-    is_numpy = isinstance(obj, np.dtype) or (isinstance(obj, type) and issubclass(obj, np.generic))
-    return is_numpy or hasattr(obj, "as_numpy_dtype")
-
-
-def _dtype(obj: Any) -> np.dtype:
-    if getattr(obj, "name", "") == "string" and hasattr(obj, "as_numpy_dtype"):
-        return np.dtype(np.str_)
-    dtype = np.dtype(getattr(obj, "as_numpy_dtype", obj))
-    if dtype.kind in "SUO":
-        return np.dtype(np.str_)
-    if dtype.kind not in "biufcV":
-        raise FederatedTypeError(f"TFF has no arrays of {dtype}; use numbers, bool or text.")
-    return np.dtype(dtype.type)
-
-
-def _is_shape(obj: Any) -> bool:
-    if obj is None or hasattr(obj, "as_list"):
-        return True
-    sizes = isinstance(obj, list | tuple)
-    return sizes and all(size is None or isinstance(size, int) for size in obj)
-
-
-def _shape(obj: Any) -> ArrayShape:
-    if hasattr(obj, "as_list"):
-        obj = None if obj.rank is None else obj.as_list()
-    return None if obj is None else tuple(obj)
+# --------------------------------------------------------------------------- conversion
 
 
 def _is_pair(element: Any, name: Any = str) -> bool:
@@ -471,49 +453,3 @@ def _tuples_for_lists(type_spec: Type) -> Type:
     if kind is None:
         return StructType(elements)
     return StructWithPythonType(elements, tuple if kind is list else kind)
-
-
-def _lines(type_spec: Type, formatted: bool) -> list[str]:
-    inner = functools.partial(_lines, formatted=formatted)
-    if isinstance(type_spec, TensorType):
-        if type_spec.shape is None:
-            return [f"{type_spec.dtype.name!r}(shape=None)"]
-        sizes = ",".join("?" if size is None else str(size) for size in type_spec.shape)
-        return [f"{type_spec.dtype.name}[{sizes}]" if type_spec.shape else type_spec.dtype.name]
-    if isinstance(type_spec, StructType):
-        return _struct_lines(type_spec, formatted)
-    if isinstance(type_spec, SequenceType):
-        return _joined(inner(type_spec.element), ["*"])
-    if isinstance(type_spec, FederatedType):
-        member, place = inner(type_spec.member), [f"@{type_spec.placement}"]
-        return (
-            _joined(member, place) if type_spec.all_equal else _joined(["{"], member, ["}"], place)
-        )
-    if isinstance(type_spec, FunctionType):
-        parameter = [""] if type_spec.parameter is None else inner(type_spec.parameter)
-        return _joined(["("], parameter, [" -> "], inner(type_spec.result), [")"])
-    return [type_spec.label if isinstance(type_spec, AbstractType) else "placement"]
-
-
-def _struct_lines(type_spec: StructType, formatted: bool) -> list[str]:
-    if not len(type_spec):
-        return ["<>"]
-    pieces: list[list[str]] = []
-    for name, element in structure.iter_elements(type_spec):
-        if pieces:
-            pieces.append([",", ""] if formatted else [","])
-        label = [] if name is None else [[f"{name}="]]
-        pieces.append(_joined(*label, _lines(element, formatted)))
-    elements = _joined(*pieces)
-    if not formatted:
-        return _joined(["<"], elements, [">"])
-    return _joined(["<", ""], [f"  {line}" for line in elements], ["", ">"])
-
-
-def _joined(*pieces: list[str]) -> list[str]:
-    """Lines where each piece goes on in the last line of the one before."""
-    lines = [""]
-    for first, *rest in pieces:
-        lines[-1] += first
-        lines += rest
-    return lines

@@ -8,12 +8,18 @@ from typing import Any
 import numpy as np
 
 from fedbridge.tff import structure
+from fedbridge.tff._dtypes import ArrayShape as ArrayShape
 from fedbridge.tff._errors import missing
+from fedbridge.tff._type_errors import (
+    FederatedTypeError as FederatedTypeError,
+    TypeNotAssignableError as TypeNotAssignableError,
+    TypesNotEquivalentError as TypesNotEquivalentError,
+    TypesNotIdenticalError as TypesNotIdenticalError,
+    UnexpectedTypeError as UnexpectedTypeError,
+)
 from fedbridge.tff._types import (
     AbstractType as AbstractType,
-    ArrayShape as ArrayShape,
     FederatedType as FederatedType,
-    FederatedTypeError as FederatedTypeError,
     FunctionType as FunctionType,
     Placement as Placement,
     PlacementType as PlacementType,
@@ -22,11 +28,7 @@ from fedbridge.tff._types import (
     StructWithPythonType as StructWithPythonType,
     TensorType as TensorType,
     Type as Type,
-    TypeNotAssignableError as TypeNotAssignableError,
     TypeRelation as TypeRelation,
-    TypesNotEquivalentError as TypesNotEquivalentError,
-    TypesNotIdenticalError as TypesNotIdenticalError,
-    UnexpectedTypeError as UnexpectedTypeError,
     at_clients as at_clients,
     at_server as at_server,
     contains as contains,
