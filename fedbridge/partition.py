@@ -12,7 +12,11 @@ from typing import Any
 import numpy as np
 
 from fedbridge.jax_core import ArgumentError, ClientDataError, FederatedArrays
-from fedbridge.jax_core._arrays import decode_column, num_rows, take_rows
+from fedbridge.jax_core._columns import (
+    decode_column,
+    num_rows,
+    take_rows,
+)
 from fedbridge.tff_io import from_clients
 
 Arrays = Mapping[str, Any]

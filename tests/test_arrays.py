@@ -8,7 +8,12 @@ from hypothesis.extra import numpy as hnp
 
 import fedbridge as fb
 from fedbridge.jax_core import ClientDataError, FederatedArrays, Fraction255, Ragged
-from fedbridge.jax_core._arrays import decode_columns, encode_column, num_rows, take_rows
+from fedbridge.jax_core._columns import (
+    decode_columns,
+    encode_column,
+    num_rows,
+    take_rows,
+)
 
 ALL = np.arange(256, dtype=np.uint8)
 

@@ -27,7 +27,10 @@ from fedbridge.bridge.trace import (
     state_name,
 )
 from fedbridge.jax_core import TraceError
-from fedbridge.jax_core._arrays import Fraction255, encode_column
+from fedbridge.jax_core._columns import (
+    Fraction255,
+    encode_column,
+)
 
 _SMALL = 4096
 

@@ -16,8 +16,6 @@ from fedbridge.jax_core._aggregators import (
 )
 from fedbridge.jax_core._arrays import (
     FederatedArrays as FederatedArrays,
-    Fraction255 as Fraction255,
-    Ragged as Ragged,
 )
 from fedbridge.jax_core._client_work import (
     ClientResult as ClientResult,
@@ -48,6 +46,10 @@ from fedbridge.jax_core._cohort import (
     cohort_of as cohort_of,
     make_cohort as make_cohort,
     make_stream as make_stream,
+)
+from fedbridge.jax_core._columns import (
+    Fraction255 as Fraction255,
+    Ragged as Ragged,
 )
 from fedbridge.jax_core._debug import debug as debug
 from fedbridge.jax_core._default_execution import default_execution as default_execution

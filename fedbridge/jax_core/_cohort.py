@@ -19,10 +19,12 @@ from jaxtyping import Int, Int32, PyTree
 
 from fedbridge.jax_core._arrays import (
     FederatedArrays,
+    identity,
+)
+from fedbridge.jax_core._columns import (
     Ragged,
     decode_columns,
     filled_up,
-    identity,
     num_rows,
 )
 from fedbridge.jax_core._errors import ClientDataError

@@ -10,7 +10,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from fedbridge.jax_core._arrays import Column, Fraction255, Ragged
+from fedbridge.jax_core._columns import (
+    Column,
+    Fraction255,
+    Ragged,
+)
 
 
 def prefetch(column: Column, rows: np.ndarray) -> None:

@@ -20,13 +20,15 @@ from jaxtyping import Int
 
 from fedbridge.jax_core._arrays import (
     BUFFER_BYTES,
+)
+from fedbridge.jax_core._cohort import Cohort, Stream, bucket
+from fedbridge.jax_core._columns import (
     Column,
     Fraction255,
     Ragged,
     filled_up,
     take_rows,
 )
-from fedbridge.jax_core._cohort import Cohort, Stream, bucket
 from fedbridge.jax_core._errors import ClientDataError
 from fedbridge.jax_core._prefetch import prefetch
 

@@ -14,7 +14,12 @@ from typing import Any
 import numpy as np
 
 from fedbridge.jax_core import ClientDataError, FederatedArrays
-from fedbridge.jax_core._arrays import Fraction255, Ragged, decode_column, encode_column
+from fedbridge.jax_core._columns import (
+    Fraction255,
+    Ragged,
+    decode_column,
+    encode_column,
+)
 
 _BATCH = 1024
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from fedbridge.jax_core import ClientDataError, FederatedArrays
-from fedbridge.jax_core._arrays import (
+from fedbridge.jax_core._columns import (
     Fraction255,
     Ragged,
     decode_column,
