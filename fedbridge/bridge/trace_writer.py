@@ -27,10 +27,7 @@ from fedbridge.bridge.trace import (
     state_name,
 )
 from fedbridge.jax_core import TraceError
-from fedbridge.jax_core._columns import (
-    Fraction255,
-    encode_column,
-)
+from fedbridge.jax_core._columns import Fraction255, encode_column
 
 _SMALL = 4096
 

@@ -14,9 +14,7 @@ from fedbridge.jax_core._aggregators import (
     unweighted_mean as unweighted_mean,
     weighted_mean as weighted_mean,
 )
-from fedbridge.jax_core._arrays import (
-    FederatedArrays as FederatedArrays,
-)
+from fedbridge.jax_core._arrays import FederatedArrays as FederatedArrays
 from fedbridge.jax_core._client_work import (
     ClientResult as ClientResult,
     ClientWeight as ClientWeight,
@@ -47,10 +45,7 @@ from fedbridge.jax_core._cohort import (
     make_cohort as make_cohort,
     make_stream as make_stream,
 )
-from fedbridge.jax_core._columns import (
-    Fraction255 as Fraction255,
-    Ragged as Ragged,
-)
+from fedbridge.jax_core._columns import Fraction255 as Fraction255, Ragged as Ragged
 from fedbridge.jax_core._debug import debug as debug
 from fedbridge.jax_core._default_execution import default_execution as default_execution
 from fedbridge.jax_core._errors import (
@@ -75,10 +70,7 @@ from fedbridge.jax_core._evaluation import (
     several_models as several_models,
     sum_over_rounds as sum_over_rounds,
 )
-from fedbridge.jax_core._finalizer import (
-    Finalizer as Finalizer,
-    apply_optimizer as apply_optimizer,
-)
+from fedbridge.jax_core._finalizer import Finalizer as Finalizer, apply_optimizer as apply_optimizer
 from fedbridge.jax_core._labels import check_labels as check_labels
 from fedbridge.jax_core._lstm import lstm as lstm
 from fedbridge.jax_core._metrics_aggregators import (

@@ -17,10 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int, Int32, PyTree
 
-from fedbridge.jax_core._arrays import (
-    FederatedArrays,
-    identity,
-)
+from fedbridge.jax_core._arrays import FederatedArrays, identity
 from fedbridge.jax_core._columns import (
     Ragged,
     decode_columns,

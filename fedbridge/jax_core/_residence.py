@@ -18,9 +18,7 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from fedbridge.jax_core._arrays import (
-    BUFFER_BYTES,
-)
+from fedbridge.jax_core._arrays import BUFFER_BYTES
 from fedbridge.jax_core._cohort import Cohort, Stream, bucket
 from fedbridge.jax_core._columns import (
     Column,

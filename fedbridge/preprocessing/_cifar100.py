@@ -22,9 +22,7 @@ from fedbridge.jax_core import (
     Model,
     ModelWeights,
 )
-from fedbridge.jax_core._columns import (
-    decode_column,
-)
+from fedbridge.jax_core._columns import decode_column
 from fedbridge.jax_core._errors import check_argument
 from fedbridge.preprocessing._division import divide_rows
 from fedbridge.preprocessing._features import require

@@ -13,9 +13,7 @@ from typing import Any, NamedTuple
 
 from fedbridge.tff import structure
 from fedbridge.tff._representations import given, number_of_clients, taken
-from fedbridge.tff._type_errors import (
-    FederatedTypeError,
-)
+from fedbridge.tff._type_errors import FederatedTypeError
 from fedbridge.tff._types import (
     FunctionType,
     StructType,

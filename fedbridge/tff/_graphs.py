@@ -9,9 +9,7 @@ from fedbridge.tff import structure
 from fedbridge.tff._computations import TENSORFLOW, Compiled, apply, body, not_none
 from fedbridge.tff._representations import elements, leaves
 from fedbridge.tff._sequences import element_spec, tensorflow
-from fedbridge.tff._type_errors import (
-    FederatedTypeError,
-)
+from fedbridge.tff._type_errors import FederatedTypeError
 from fedbridge.tff._types import (
     FunctionType,
     SequenceType,

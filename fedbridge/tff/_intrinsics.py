@@ -12,9 +12,7 @@ import numpy as np
 from fedbridge.tff import _sequences
 from fedbridge.tff._computations import federated_computation, function_of
 from fedbridge.tff._representations import given, taken
-from fedbridge.tff._type_errors import (
-    FederatedTypeError,
-)
+from fedbridge.tff._type_errors import FederatedTypeError
 from fedbridge.tff._types import (
     CLIENTS,
     SERVER,

@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 
 from fedbridge.tff import _sequences, structure
-from fedbridge.tff._type_errors import (
-    FederatedTypeError,
-)
+from fedbridge.tff._type_errors import FederatedTypeError
 from fedbridge.tff._types import (
     CLIENTS,
     FederatedType,

@@ -10,13 +10,8 @@ from typing import Any
 import numpy as np
 
 from fedbridge.jax_core import ScriptError
-from fedbridge.tff._type_errors import (
-    FederatedTypeError,
-)
-from fedbridge.tff._types import (
-    SequenceType,
-    to_type,
-)
+from fedbridge.tff._type_errors import FederatedTypeError
+from fedbridge.tff._types import SequenceType, to_type
 from fedbridge.tff.types import type_to_tf_tensor_specs
 
 

@@ -9,10 +9,7 @@ from typing import Any
 
 from fedbridge.tff import structure
 from fedbridge.tff._representations import taken
-from fedbridge.tff._type_errors import (
-    FederatedTypeError,
-    MissingElementError,
-)
+from fedbridge.tff._type_errors import FederatedTypeError, MissingElementError
 from fedbridge.tff._types import (
     CLIENTS,
     FederatedType,

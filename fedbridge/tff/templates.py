@@ -6,9 +6,7 @@ from typing import Any, NamedTuple
 from fedbridge.tff._computations import Computation, federated_computation
 from fedbridge.tff._errors import missing
 from fedbridge.tff._intrinsics import federated_map, federated_zip
-from fedbridge.tff._type_errors import (
-    FederatedTypeError,
-)
+from fedbridge.tff._type_errors import FederatedTypeError
 from fedbridge.tff._types import (
     SERVER,
     FederatedType,

@@ -25,9 +25,7 @@ from typing import Any
 import numpy as np
 
 from fedbridge.jax_core import FederatedArrays, Fraction255, Ragged
-from fedbridge.jax_core._columns import (
-    Column,
-)
+from fedbridge.jax_core._columns import Column
 
 _FORMAT = 1
 _CHECKED_WHOLE = 1 << 26  # copies of up to 64 MiB: some hundredths of a second

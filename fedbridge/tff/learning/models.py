@@ -10,9 +10,7 @@ from fedbridge.tff.learning._functional_model import (
     functional_model_from_keras as functional_model_from_keras,
 )
 from fedbridge.tff.learning._reconstruction import ReconstructionModel as ReconstructionModel
-from fedbridge.tff.learning._signatures import (
-    weights_type_from_model as weights_type_from_model,
-)
+from fedbridge.tff.learning._signatures import weights_type_from_model as weights_type_from_model
 from fedbridge.tff.learning._variable_model import (
     BatchOutput as BatchOutput,
     KerasModel,
