@@ -12,7 +12,7 @@ export FEDBRIDGE_REFERENCE := $(CURDIR)/.reference
 # `fedbridge reference create` uses the uv that it finds.
 export PATH := $(CURDIR)/build/tools/bin:$(PATH)
 
-.PHONY: help env reference fedjax demo test test-core test-newer test-compat lint types bench docs parity traces clean
+.PHONY: help env reference fedjax tensorflow demo test test-core test-newer test-compat lint types bench docs parity traces clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -40,11 +40,18 @@ build/tools/bin/uv:
 	uv pip install --quiet --no-deps --python .fedjax/bin/python -r requirements/fedjax.txt
 	touch $@
 
+.tensorflow/made: requirements/tensorflow.txt | build/tools/bin/uv
+	uv venv --quiet --allow-existing --python 3.11 .tensorflow
+	uv pip install --quiet --no-deps --python .tensorflow/bin/python -r requirements/tensorflow.txt
+	touch $@
+
 env: .venv/made ## the core environment: .venv
 
 reference: .reference/tests-made ## the environment in which the real TFF runs: .reference
 
 fedjax: .fedjax/made ## the environment in which FedJAX runs, for benchmarks/: .fedjax
+
+tensorflow: .tensorflow/made ## fedbridge's packages with TensorFlow, for benchmarks/: .tensorflow
 
 demo: env reference ## an ordinary TFF script under TFF and on JAX, side by side
 	$(FEDBRIDGE) check examples/emnist_fedavg.py --report build/report
@@ -55,8 +62,9 @@ test: ## everything: lint, types, docs, tests in every environment
 test-core: env ## tests/ and the examples in docstrings
 	.venv/bin/python -m pytest --junitxml=build/tests/core.xml
 
+# Without the check of shapes at every call: what it finds, test-core finds, and it takes its time.
 test-newer: .venv-newer/made ## tests/ on the newest Python that is here
-	.venv-newer/bin/python -m pytest --junitxml=build/tests/newer.xml
+	.venv-newer/bin/python -m pytest --jaxtyping-packages= --junitxml=build/tests/newer.xml
 
 test-compat: env reference ## compat_tests/: against the real TFF
 	.venv/bin/python scripts/compat.py --junitxml=$(CURDIR)/build/tests/compat.xml
@@ -68,7 +76,7 @@ lint: env ## ruff: rules and format
 types: env ## pyright's checks
 	.venv/bin/basedpyright
 
-bench: env reference fedjax ## rounds beside those of TFF and FedJAX, small ones: build/bench.json
+bench: env reference fedjax tensorflow ## rounds beside those of TFF and FedJAX, small ones: build/bench.json
 	.venv/bin/python -m benchmarks.rounds --quick --json build/bench.json
 
 parity: env ## the whole parity matrix: TFF's recorded rounds, repeated
@@ -82,4 +90,4 @@ docs: env ## the documentation: build/site
 	.venv/bin/mkdocs build --quiet --strict
 
 clean: ## removes what was built, the environments too
-	rm -rf .venv .venv-newer .reference .fedjax build
+	rm -rf .venv .venv-newer .reference .fedjax .tensorflow build

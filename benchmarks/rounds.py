@@ -16,11 +16,12 @@ import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
 
-from benchmarks import data
+from benchmarks import data, script
 from benchmarks.peers import PEERS, AbsentError, Worker
 from benchmarks.tables import tables
 from fedbridge.bridge import child
@@ -29,12 +30,20 @@ Say = Callable[[str], None]
 _OURS = "fedbridge"
 
 
-def run(tasks: Mapping[str, data.Task], peers: Sequence[str], *, choose: bool, say: Say) -> dict:
+def run(
+    tasks: Mapping[str, data.Task],
+    peers: Sequence[str],
+    *,
+    scripts: Mapping[str, int] = MappingProxyType({}),
+    choose: bool,
+    say: Say,
+) -> dict:
     """Runs the tasks, one after the other.
 
     Args:
         tasks: Name to task.
         peers: Whom to time fedbridge against.
+        scripts: Of `script.SCRIPTS`, name to number of turns.
         choose: Whether to look first which setting of a peer is its better one; otherwise its
             usual setting is taken.
         say: Gets a line on what is happening.
@@ -46,6 +55,8 @@ def run(tasks: Mapping[str, data.Task], peers: Sequence[str], *, choose: bool, s
     machine: dict[str, Any] = _machine()
     with child.orphans_adopted():
         figures = {n: _task(n, task, peers, machine, choose, say) for n, task in tasks.items()}
+        for name, turns in scripts.items():
+            figures[name] = script.run(name, peers, turns=turns, say=say)
     return {"tasks": figures, "machine": machine}
 
 
@@ -223,7 +234,7 @@ def _progress(line: str) -> None:
 
 def main(
     tasks: Annotated[str, typer.Option(help="Names with commas between them.")] = (
-        "emnist_cnn,emnist_2nn,emnist_lr,stackoverflow_lstm,cohort"
+        "emnist_cnn,emnist_2nn,emnist_lr,stackoverflow_lstm,cohort,script,script_numpy"
     ),
     peers: Annotated[str, typer.Option(help="tff, fedjax, both, or '' for none.")] = "tff,fedjax",
     json: Annotated[
@@ -234,15 +245,17 @@ def main(
     ] = False,
 ) -> None:
     """Time rounds of fedbridge beside the same rounds of TFF and FedJAX, in turns."""
-    names = _names(tasks, [*data.TASKS, "cohort"], "--tasks")
+    names = _names(tasks, [*data.TASKS, "cohort", *script.SCRIPTS], "--tasks")
     names = [n for name in names for n in (data.COHORTS if name == "cohort" else (name,))]
     if not names:
         raise typer.BadParameter("name at least one task.", param_hint="--tasks")
     rivals = _names(peers, [peer for peer in PEERS if peer != _OURS], "--peers")
     if json is not None and not json.absolute().parent.is_dir():
         raise typer.BadParameter(f"there is no folder {json.parent}.", param_hint="--json")
-    chosen = {n: data.quick(data.TASKS[n]) if quick else data.TASKS[n] for n in names}
-    result: dict[str, Any] = run(chosen, rivals, choose=not quick, say=_progress)
+    whole = {n: 1 if quick else 5 for n in names if n in script.SCRIPTS}
+    in_turns = [n for n in names if n not in whole]
+    chosen = {n: data.quick(data.TASKS[n]) if quick else data.TASKS[n] for n in in_turns}
+    result: dict[str, Any] = run(chosen, rivals, scripts=whole, choose=not quick, say=_progress)
     if sys.stderr.isatty():
         _progress("")
     result["machine"]["quick"] = quick

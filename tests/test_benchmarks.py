@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import data, peers, rounds, scale  # noqa: E402
+from benchmarks import data, peers, rounds, scale, script  # noqa: E402
 from benchmarks.tables import tables  # noqa: E402
 
 TINY = data.TASKS["emnist_lr"]._replace(population=3, clients=2, most=20, test=7, turns=2, rounds=2)
@@ -54,6 +54,42 @@ def test_figures_and_absent_peers(tmp_path, monkeypatch):
     assert machine["versions"]["fedbridge"].keys() == {"fedbridge", "jax", "device"}
     assert said[-1] == "tiny: evaluation by fedbridge"
     assert "fedjax is absent: ModuleNotFoundError" in tables(result)
+
+
+def test_whole_scripts(tmp_path, monkeypatch):
+    """A script that says when it was where, and one that says nothing, under fedbridge."""
+    marks = "\n".join(f"print({word!r}, {value})" for word, value in MARKS.items())
+    (tmp_path / "tells.py").write_text(marks)
+    (tmp_path / "silent.py").write_text("print('nothing')")
+    monkeypatch.setattr(script, "_FOLDER", tmp_path)
+    here = lambda: Path(sys.executable)
+    monkeypatch.setitem(script.SCRIPTS, "script", script.Script("tells.py", here, "seconds"))
+    monkeypatch.setitem(script.SCRIPTS, "script_numpy", script.Script("silent.py", here, "seconds"))
+    result = rounds.run(
+        {}, ["fedjax"], scripts={"script": 1, "script_numpy": 1}, choose=False, say=lambda _: None
+    )
+    found = result["tasks"]["script"]
+    assert found["fedjax"] == {"absent": "it runs no TFF scripts"}
+    assert found["fedbridge"]["seconds"] == found["fedbridge"]["cold_seconds"] == 3.5
+    assert found["fedbridge"]["loss"] == 0.25
+    assert found["fedbridge"]["process_seconds"] > 0
+    silent = result["tasks"]["script_numpy"]["fedbridge"]
+    assert silent == {"absent": "the script failed: nothing"}
+    assert "| script | fedbridge | 3.5 s |" in tables(result)
+
+
+MARKS = {"imported": 1.5, "loss": 0.25, "done": 5.0}
+
+
+def test_a_ratio_is_tffs_time_over_ours():
+    ours = [{"seconds": 2.0, "process_seconds": 10.0}, {"seconds": 1.0, "process_seconds": 5.0}]
+    theirs = [{"seconds": 8.0, "process_seconds": 20.0}, {"seconds": 6.0, "process_seconds": 20.0}]
+    assert script._ratios(ours, theirs, "seconds") == {
+        "ratio": 5.0,
+        "ratio_min": 4.0,
+        "ratio_max": 6.0,
+        "process_ratio": 3.0,
+    }
 
 
 def test_both_settings_compute_the_same():

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import textwrap
 
+import jax
 import keras
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 import fedbridge as fb
 from fedbridge import tff
 from fedbridge.cli import app
-from fedbridge.tff import _client_batches, _run
+from fedbridge.tff import _client_batches, _process, _run
 from fedbridge.tff._errors import runs
 from fedbridge.tff_io import write_sql
 
@@ -55,6 +56,14 @@ def process():
 def test_tensorflow_is_not_imported():
     code = "import sys; from fedbridge import tff; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_keras_runs_on_jax_where_there_is_no_tensorflow(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("KERAS_BACKEND", raising=False)
+    script = tmp_path / "script.py"
+    script.write_text("import os\nprint(os.environ['KERAS_BACKEND'])\n")
+    assert _run.run(script) == 0
+    assert capsys.readouterr().out == "jax\n"
 
 
 def test_a_process_computes_what_the_core_computes():
@@ -259,7 +268,7 @@ def test_data_sets_are_fetched_as_ever(tmp_path, monkeypatch):
 
 
 def test_clients_without_batches():
-    stream = _client_batches.cohort([[], []], 1).streams["train"]
+    stream = _client_batches.cohort(_client_batches.batches([[], []]), 1).streams["train"]
     assert not stream.sizes.any()
 
 
@@ -329,6 +338,28 @@ print(model.BatchOutput._fields)
     assert done.stdout == "('loss', 'predictions', 'num_examples')\n", done.stderr
     assert runs("tff.python.learning.model.Model")
     assert not runs("tff.python.core.api.Foo")
+
+
+def test_data_sets_that_are_kept_make_one_cohort(monkeypatch):
+    """The very lists that were read before are packed once; what is random moves on."""
+    made = []
+
+    def counted(*args):
+        made.append(_client_batches.cohort(*args))
+        return made[-1]
+
+    monkeypatch.setattr(_process, "cohort", counted)
+    kept = _client_batches.batches(CLIENTS)
+    mine = _process.LearningProcess(process()._process, read=lambda _: kept)
+    state, _ = mine.next(mine.initialize(), CLIENTS)
+    again, _ = mine.next(state, CLIENTS)
+    assert len(made) == 1
+    other = process()
+    expected, _ = other.next(other.next(other.initialize(), CLIENTS).state, CLIENTS)
+    jax.tree.map(np.testing.assert_array_equal, again, expected)
+    assert not np.array_equal(
+        *(jax.random.key_data(made[0].at_round(round).key) for round in (1, 2))
+    )
 
 
 def test_k_means_takes_single_points():

@@ -101,6 +101,14 @@ class Cohort:
         sizes = {int(s) for stream in self.streams.values() for s in np.unique(stream.sizes)}
         return dataclasses.replace(self, exact_sizes=tuple(sorted(sizes - {0})) or (1,))
 
+    def at_round(self, round: int, seed: int = 0) -> "Cohort":
+        """The same clients and batches in another round: what is random is drawn anew."""
+        return dataclasses.replace(self, key=_key(seed, round))
+
+
+def _key(seed: int, round: int) -> Any:
+    return jax.random.fold_in(jax.random.key(seed), round)
+
 
 def bucket(size: int, least: int = 1, factor: int = 2) -> int:
     """The padded size of an axis: the next power of two, times `least`.
@@ -216,7 +224,7 @@ def make_cohort(
                 f"stream {name!r} of the cohort: it has {examples} examples, more than the "
                 f"{2**31 - 1} that are counted in one round; take fewer clients a round."
             )
-    key = jax.random.fold_in(jax.random.key(seed), round)
+    key = _key(seed, round)
     clients = max(len(stream.step_offsets) - 1 for stream in streams.values())
     hashes = np.zeros(clients, np.uint32)
     hashes[: len(client_ids)] = _client_hashes(client_ids)

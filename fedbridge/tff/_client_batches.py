@@ -3,7 +3,7 @@
 A client is a `tf.data.Dataset` of batches, or a list of them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,16 +13,18 @@ from fedbridge.jax_core._cohort import TRAIN, batch_matrix, narrow
 from fedbridge.tff._pipelines import Columns, is_dataset, read
 from fedbridge.tff_io._client_data import leaves_by_name, name_leaves
 
+Clients = list[tuple[list[Columns], Columns]]
 
-def points(client_data: Any, round: int) -> Cohort:
-    """The cohort of clients whose data are single points, not batches: those of k-means.
+
+def points(client_data: Any) -> Clients:
+    """The clients whose data are single points, not batches: those of k-means.
 
     Raises:
-        ClientDataError: As `cohort`.
+        ClientDataError: As `batches`.
     """
     batched = lambda client: client.batch(_POINTS) if is_dataset(client) else list(_split(client))
     one = isinstance(client_data, Mapping | str) or is_dataset(client_data)
-    return cohort(client_data if one else [batched(client) for client in client_data], round)
+    return batches(client_data if one else [batched(client) for client in client_data])
 
 
 _POINTS = 64
@@ -33,22 +35,20 @@ def _split(client: Any) -> Any:
     return (found[first : first + _POINTS] for first in range(0, len(found), _POINTS))
 
 
-def cohort(client_data: Any, round: int) -> Cohort:
-    """The cohort of a call of `next`.
+def batches(client_data: Any) -> Clients:
+    """The data of a call of `next`, read.
 
     Args:
         client_data: One entry a client: a `tf.data.Dataset` of batches, or a sequence of batches,
             which are dictionaries or tuples of arrays `[rows, ...]`.
-        round: Which call it is; what is random in the core depends on it.
+
+    Returns:
+        Of each client its batches, the same list again where its pipeline is kept, and its features
+        without rows, as far as they are known.
 
     Raises:
         ClientDataError: It is no list of clients; batches of different structure, or whose features
             differ in their number of rows.
-
-    Example:
-        >>> batch = {"x": np.ones((2, 3), "f"), "y": np.zeros(2, "i4")}
-        >>> cohort([[batch, batch], [batch]], 1).streams["train"].sizes[:3].tolist()
-        [2, 2, 2]
     """
     if isinstance(client_data, Mapping | str) or not hasattr(client_data, "__iter__"):
         raise ClientDataError(
@@ -60,17 +60,35 @@ def cohort(client_data: Any, round: int) -> Cohort:
             "federated data must be a list with one tf.data.Dataset a client, not one dataset; "
             "pass [dataset]."
         )
-    clients = [_read(one, f"client {number}") for number, one in enumerate(client_data)]
-    names = next((list(batches[0]) for batches, _ in clients if batches), None)
+    return [_read(one, f"client {number}") for number, one in enumerate(client_data)]
+
+
+def cohort(clients: Clients, round: int) -> Cohort:
+    """The cohort of these clients.
+
+    Args:
+        clients: What `batches` read.
+        round: Which call it is; what is random in the core depends on it.
+
+    Raises:
+        ClientDataError: Batches of one feature have rows of different shapes.
+
+    Example:
+        >>> batch = {"x": np.ones((2, 3), "f"), "y": np.zeros(2, "i4")}
+        >>> clients = batches([[batch, batch], [batch]])
+        >>> cohort(clients, 1).streams["train"].sizes[:3].tolist()
+        [2, 2, 2]
+    """
+    names = next((list(found[0]) for found, _ in clients if found), None)
     if names is None:  # nobody has a batch: the specs alone say what there is
         empty = next((columns for _, columns in clients if columns), {})
         columns = dict(empty)
     else:
         columns = _concatenated(clients, names)
     sizes = np.array(
-        [len(next(iter(batch.values()))) for batches, _ in clients for batch in batches], np.int32
+        [len(next(iter(batch.values()))) for found, _ in clients for batch in found], np.int32
     )
-    offsets = np.cumsum([0, *(len(batches) for batches, _ in clients)])
+    offsets = np.cumsum([0, *(len(found) for found, _ in clients)])
     rows = np.arange(int(sizes.sum()), dtype=np.int32)
     matrix = batch_matrix(rows, sizes, int(sizes.max(initial=1)))
     stream = make_stream(matrix, sizes, offsets)
@@ -78,10 +96,17 @@ def cohort(client_data: Any, round: int) -> Cohort:
     return make_cohort(columns, {TRAIN: stream}, ids, round=round)
 
 
-def _concatenated(clients: Sequence[tuple[list[Columns], Columns]], names: list[str]) -> Columns:
+def same(clients: Clients, others: Clients) -> bool:
+    """Whether they were read once: the very same lists of batches, so the same rows."""
+    return len(clients) == len(others) and all(
+        mine is other for (mine, _), (other, _) in zip(clients, others, strict=True)
+    )
+
+
+def _concatenated(clients: Clients, names: list[str]) -> Columns:
     columns: Columns = {}
     for name in names:
-        pieces = [batch[name] for batches, _ in clients for batch in batches]
+        pieces = [batch[name] for found, _ in clients for batch in found]
         shapes = {piece.shape[1:] for piece in pieces}
         if len(shapes) > 1:
             a, b = sorted(shapes)[:2]
@@ -109,11 +134,11 @@ def _read(client: Any, where: str) -> tuple[list[Columns], Columns]:
     return found, empty
 
 
-def _named(batches: list[Any], where: str) -> list[Columns]:
+def _named(given: list[Any], where: str) -> list[Columns]:
     """Batches with names for their features."""
-    structure = name_leaves(batches[0]) if batches else None
+    structure = name_leaves(given[0]) if given else None
     found: list[Columns] = []
-    for number, batch in enumerate(batches, 1):
+    for number, batch in enumerate(given, 1):
         try:
             named = {k: np.asarray(v) for k, v in leaves_by_name(structure, batch)}
         except (KeyError, TypeError, ValueError):

@@ -9,7 +9,7 @@ import numpy as np
 
 from fedbridge import jax_core as fc
 from fedbridge.bridge.old_metrics import Metrics, old_training_metrics
-from fedbridge.tff._client_batches import cohort
+from fedbridge.tff._client_batches import Clients, batches, cohort, same
 from fedbridge.tff_io import weights_to_keras
 
 
@@ -59,22 +59,22 @@ class LearningProcess:
     Args:
         process: Of `fedbridge.algorithms`.
         metrics: From TFF 0.87.0's tree of metrics to that of the builder's time.
-        read: From what a script passes, and the number of the call, to a cohort.
+        read: From what a script passes to the clients' batches.
     """
 
     def __init__(
         self,
         process: fc.LearningProcess,
         metrics: Callable[[Mapping], Mapping] = lambda m: m,
-        read: Callable[[Any, int], fc.Cohort] = cohort,
+        read: Callable[[Any], Clients] = batches,
     ):
         self._process, self._metrics, self._read = process, metrics, read
         self._calls = itertools.count(1)
+        self._last: tuple[Clients, fc.Cohort] | None = None
 
     def reading(self, first: Callable[[Any], Any]) -> "LearningProcess":
         """The process that makes its data of what it is given."""
-        read = lambda given, number: self._read(first(given), number)
-        return LearningProcess(self._process, self._metrics, read)
+        return LearningProcess(self._process, self._metrics, lambda given: self._read(first(given)))
 
     def initialize(self) -> LearningAlgorithmState:
         """The state before the first round."""
@@ -90,9 +90,15 @@ class LearningProcess:
         Raises:
             FedbridgeError: Data or a state that the process cannot take.
         """
-        clients = self._read(client_data, next(self._calls))
+        clients = self._cohort(self._read(client_data), next(self._calls))
         output = self._process.next(as_core(state), clients)
         return LearningProcessOutput(as_tff(output.state), self._metrics(output.metrics))
+
+    def _cohort(self, clients: Clients, number: int) -> fc.Cohort:
+        """The cohort of a call; the last one again while a script passes the same data sets."""
+        if self._last is None or not same(clients, self._last[0]):
+            self._last = clients, self._process.place(cohort(clients, number))
+        return self._last[1].at_round(number)
 
     def get_model_weights(self, state: Any) -> Any:
         """The model's weights as NumPy arrays: `ModelWeights`, of k-means the centroids."""

@@ -1,5 +1,6 @@
 """Runs a script that imports `tensorflow_federated`, with this namespace under that name."""
 
+import importlib.util
 import os
 import sys
 import traceback
@@ -32,6 +33,8 @@ def run(script: str | os.PathLike[str], arguments: Sequence[str] = ()) -> int:
             text names the line.
     """
     install()
+    if importlib.util.find_spec("tensorflow") is None:
+        os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras would look for TensorFlow
     if int(np.__version__.partition(".")[0]) >= 2:
         np.set_printoptions(legacy="1.25")  # numbers print as under TFF's NumPy: 0.5
     previous = warnings.showwarning

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fedbridge import jax_core as fc
-from fedbridge.tff._client_batches import cohort
+from fedbridge.tff._client_batches import batches, cohort
 from fedbridge.tff._process import LearningProcess, ModelWeights, as_core
 from fedbridge.tff._types import (
     CLIENTS,
@@ -110,7 +110,7 @@ def _input_type(model_fn: Any) -> Type:
 def _metrics_type(process: LearningProcess, data: SequenceType) -> Type:
     """The type of the metrics of a round with one row of zeros."""
     batch = structure_from_tensor_type_tree(_zeros, data.element)
-    clients = cohort([[batch]], 1)
+    clients = cohort(batches([[batch]]), 1)
     core = process._process
     return infer_type(process._metrics(core.next(as_core(process.initialize()), clients).metrics))
 

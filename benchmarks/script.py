@@ -1,0 +1,139 @@
+"""Whole scripts, `scripts/*.py`: each under TFF and on fedbridge, in turns.
+
+Processes of their own, started as a user starts them, on ten clients of a generated EMNIST file.
+"""
+
+import os
+import re
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.peers import PEERS, ROOT, AbsentError
+from fedbridge.bridge import child
+from fedbridge.tff_io import generate_emnist
+
+_FEDBRIDGE_RUN = ("-c", "from fedbridge.cli import app; app()", "run")
+_OURS = "fedbridge"
+_FOLDER = ROOT / "benchmarks" / "scripts"
+_MARKS = re.compile(r"^(imported|done|loss) (\S+)$", re.MULTILINE)
+
+
+def _tensorflow() -> Path:
+    folder = Path(os.environ.get("FEDBRIDGE_TENSORFLOW") or ROOT / ".tensorflow")
+    if not (folder / "bin" / "python").exists():
+        raise AbsentError(f"there is no environment in {folder.name}: `make tensorflow`")
+    return folder / "bin" / "python"
+
+
+class Script(NamedTuple):
+    """A script and where fedbridge runs it.
+
+    Attributes:
+        file: Its name in `scripts/`.
+        interpreter: Finds the Python with fedbridge and what the script needs besides.
+        ratio: The figure whose ratio is the task's: "seconds", from the end of the imports to the
+            end of round 10, or "process_seconds".
+    """
+
+    file: str
+    interpreter: Callable[[], Path]
+    ratio: str
+
+
+SCRIPTS = {
+    "script": Script("softmax.py", _tensorflow, "seconds"),
+    "script_numpy": Script("softmax_numpy.py", lambda: Path(sys.executable), "process_seconds"),
+}
+
+
+def run(
+    name: str, peers: Sequence[str], *, turns: int, say: Callable[[str], None]
+) -> dict[str, dict[str, Any]]:
+    """Times one of `SCRIPTS`: a cold start of fedbridge, then turns with its programs kept.
+
+    TFF, if it is among the peers, always runs `softmax.py`.
+    """
+    script = SCRIPTS[name]
+    absent = {peer: "it runs no TFF scripts" for peer in peers if peer != "tff"}
+    commands: dict[str, list[str]] = {}
+    for peer, find, arguments in (
+        (_OURS, script.interpreter, [*_FEDBRIDGE_RUN, str(_FOLDER / script.file)]),
+        ("tff", PEERS["tff"].interpreter, [str(_FOLDER / SCRIPTS["script"].file)]),
+    ):
+        try:
+            if peer in (_OURS, *peers):
+                commands[peer] = [str(find()), *arguments]
+        except AbsentError as error:
+            absent[peer] = str(error)
+    runs: dict[str, list[dict[str, float]]] = {peer: [] for peer in commands}
+    with tempfile.TemporaryDirectory(prefix="fedbridge-") as folder:
+        generate_emnist(20, Path(folder, "data"))
+        for turn in range(-1, turns):
+            for peer, command in commands.items():
+                say(f"{name}: {'first run' if turn < 0 else f'turn {turn + 1}'} of {peer}")
+                try:
+                    runs[peer].append(_once(command, Path(folder)))
+                except AbsentError as error:
+                    absent[peer] = str(error)
+            commands = {peer: c for peer, c in commands.items() if peer not in absent}
+    found: dict[str, dict[str, Any]] = {}
+    for peer in (_OURS, *peers):
+        if peer in absent:
+            found[peer] = {"absent": absent[peer]}
+            continue
+        found[peer] = _figures(runs[peer])
+        if peer != _OURS and _OURS not in absent:
+            found[peer] |= _ratios(runs[_OURS][1:], runs[peer][1:], script.ratio)
+    return found
+
+
+def _once(command: Sequence[str], folder: Path) -> dict[str, float]:
+    """Runs it in the folder where the data are, and the programs that fedbridge keeps."""
+    log = folder / "log"
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    env |= {"PYTHONPATH": path, "FEDBRIDGE_CACHE": str(folder / "cache")}
+    start = time.perf_counter()
+    code = child.run(command, log=log, env=env, cwd=folder)
+    seconds = time.perf_counter() - start
+    said = log.read_text(errors="replace")
+    marks = {word: float(value) for word, value in _MARKS.findall(said)}
+    if code or "done" not in marks:
+        raise AbsentError(f"the script failed: {(said.strip().splitlines() or ['silently'])[-1]}")
+    return {
+        "seconds": marks["done"] - marks["imported"],
+        "process_seconds": seconds,
+        "loss": marks["loss"],
+    }
+
+
+def _figures(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Of the runs of one peer, the first of which started cold."""
+    cold, *warm = runs
+    medians = {key: statistics.median(run[key] for run in warm) for key in cold}
+    return {
+        **medians,
+        "cold_seconds": cold["seconds"],
+        "cold_process_seconds": cold["process_seconds"],
+    }
+
+
+def _ratios(
+    ours: Sequence[Mapping[str, float]], theirs: Sequence[Mapping[str, float]], which: str
+) -> dict[str, float]:
+    """TFF's time over fedbridge's, turn by turn."""
+
+    def ratios(key: str) -> list[float]:
+        return [their[key] / our[key] for our, their in zip(ours, theirs, strict=True)]
+
+    return {
+        "ratio": statistics.median(ratios(which)),
+        "ratio_min": min(ratios(which)),
+        "ratio_max": max(ratios(which)),
+        "process_ratio": statistics.median(ratios("process_seconds")),
+    }
