@@ -9,7 +9,6 @@ import importlib.machinery
 import importlib.util
 import operator
 import types
-from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from fedbridge.bridge import eras
@@ -22,7 +21,7 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds modules under TFF's private package; put into `sys.meta_path` by `install`."""
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+        self, fullname: str, path: Any, target: types.ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
         """A module for every name of small letters.
 
