@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fedbridge.bridge import trace
+from fedbridge.bridge import trace, trace_writer
+from fedbridge.bridge.computations import Returned, packed
 from fedbridge.bridge.structures import plain
 
 
@@ -35,6 +36,7 @@ class Watch:
         self.processes: list[trace.Process] = []
         self.server_optimizers: list[Any] = []
         self.counts: list[int] = []
+        self.computations: list[Returned] = []
 
     def tell(self, event: str, **details: Any) -> None:
         if self.events is not None:
@@ -149,6 +151,8 @@ class Timing(Watch):
             ],
             "calls": self.calls,
         }
+        if self.computations:
+            trace_writer.save(out.with_name(trace.COMPUTATIONS_TIMED), packed(self.computations))
         aside = out.with_name(out.name + ".partial")
         aside.write_text(json.dumps(result), encoding="utf-8")
         os.replace(aside, out)
