@@ -5,6 +5,7 @@ its old self in terms of 0.87.0's: same arguments, same shape of result. What a 
 once, as one line of `adapted`. Names, life spans and successors are in `eras`.
 """
 
+import asyncio
 import functools
 import inspect
 import sys
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fedbridge.bridge import builders, eras, old_keras, old_types
+from fedbridge.bridge.old_checkpoints import OldCheckpointManager
 from fedbridge.bridge.old_metrics import Metrics, old_training_metrics
 from fedbridge.jax_core import ScriptError
 
@@ -51,6 +53,11 @@ def install(watch: Any) -> None:
     }
     for name, function in renamed.items():
         _add(name, _noting(watch, name, function))
+
+    class FileCheckpointManager(OldCheckpointManager):
+        manager = tff.program.FileProgramStateManager
+        wait = staticmethod(asyncio.run)
+
     # Classes must stay classes: scripts derive from them and ask `isinstance`.
     for name, old in {
         "tff.learning.Model": learning.models.VariableModel,
@@ -60,7 +67,7 @@ def install(watch: Any) -> None:
         "tff.simulation.FromTensorSlicesClientData": simulation.datasets.TestClientData,
         "tff.simulation.SqlClientData": simulation.datasets.SqlClientData,
         "tff.simulation.TransformingClientData": simulation.datasets.TransformingClientData,
-        "tff.simulation.FileCheckpointManager": tff.program.FileProgramStateManager,
+        "tff.simulation.FileCheckpointManager": FileCheckpointManager,
         "tff.utils.IterativeProcess": tff.templates.IterativeProcess,
         "tff.NamedTupleType": tff.StructType,
     }.items():

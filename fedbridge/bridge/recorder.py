@@ -19,7 +19,7 @@ from typing import Any
 
 from fedbridge.bridge import builders, computations, era_layer, script as script_module
 from fedbridge.bridge.recording import Recording, of_file
-from fedbridge.bridge.watch import Current, RoundsDone, Timing, Watch
+from fedbridge.bridge.watch import Current, RoundsDone, Timing, Watch, executes
 from fedbridge.jax_core import FedbridgeError
 
 
@@ -31,8 +31,6 @@ def install() -> Current:
     current = Current()
     builders.install(current)
     era_layer.install(current)
-    framework = tff.framework
-    executing = framework.SyncExecutionContext, framework.MergeableCompExecutionContext
 
     def on_call(name: str, compute: Any, args: Any, kwargs: Any) -> Any:
         result = compute(*args, **kwargs)
@@ -43,8 +41,8 @@ def install() -> Current:
 
     computations.stand_before(
         tff,
-        (framework.ConcreteComputation, polymorphic_computation.PolymorphicComputation),
-        lambda: not isinstance(framework.get_context_stack().current, executing),
+        (tff.framework.ConcreteComputation, polymorphic_computation.PolymorphicComputation),
+        lambda: not executes(),
         on_call,
     )
     return current

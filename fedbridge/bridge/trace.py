@@ -110,6 +110,10 @@ class Trace(NamedTuple):
         """The arrays of call `number`: rows, batch_sizes, step_offsets, probe_1/…, server_step/…"""
         return _load(self.path, self.calls[number].file)
 
+    def called(self) -> list[int]:
+        """The processes whose `next` was called; a script may build one for its types only."""
+        return sorted({call.process for call in self.calls})
+
     def computations(self, name: str = COMPUTATIONS) -> dict[str, np.ndarray]:
         """What computations returned, as arrays; none where the script has no computations."""
         return _load(self.path, name) if name in self.files else {}

@@ -158,6 +158,15 @@ class Timing(Watch):
         os.replace(aside, out)
 
 
+def executes() -> bool:
+    """Whether TFF executes what is called now: it is in no computation's body, and not awaited."""
+    import tensorflow_federated as tff
+
+    framework = tff.framework
+    executing = framework.SyncExecutionContext, framework.MergeableCompExecutionContext
+    return isinstance(framework.get_context_stack().current, executing)
+
+
 def _watched(process: Any, watch: Watch, number: int) -> Any:
     """`process` as a `LearningProcess` whose `initialize` and `next` go through `watch`.
 
@@ -172,9 +181,7 @@ def _watched(process: Any, watch: Watch, number: int) -> Any:
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             given = [*args, *kwargs.values()]
-            if any(isinstance(value, tff.Value) for value in given) or not isinstance(
-                tff.framework.get_context_stack().current, tff.framework.SyncContext
-            ):
+            if not executes():
                 watch.refuse(
                     "the process is called inside another computation or an asynchronous "
                     "context, where its rounds cannot be watched."

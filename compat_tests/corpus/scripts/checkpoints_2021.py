@@ -49,11 +49,10 @@ with tempfile.TemporaryDirectory() as folder:
     manager = tff.simulation.FileCheckpointManager(folder)
     for start in range(2):
         state = process.initialize()
-        loaded, first = manager.load_latest(state)
-        state, first = (state, 0) if loaded is None else (loaded, first)
+        state, first = manager.load_latest_checkpoint_or_default(state)
         for round_num in range(first, first + 2):
             clients = [data.create_tf_dataset_for_client(c) for c in data.client_ids]
             state, metrics = process.next(state, clients)
-            manager.save(state, round_num + 1)
+            manager.save_checkpoint(state, round_num + 1)
             print(start, round_num, "{:.4f}".format(metrics["client_work"]["train"]["loss"]))
 print(np.round(process.get_model_weights(state).trainable[1], 4).tolist())

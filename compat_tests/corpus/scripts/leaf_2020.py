@@ -29,20 +29,14 @@ ys = np.zeros([len(leaf["users"]), longest], np.int32)
 for i, user in enumerate(leaf["users"]):
     n = leaf["num_samples"][i]
     xs[i, :n], ys[i, :n] = leaf["user_data"][user]["x"], leaf["user_data"][user]["y"]
-table = tf.lookup.StaticHashTable(
-    tf.lookup.KeyValueTensorInitializer(
-        tf.constant(leaf["users"]), tf.range(len(leaf["users"]), dtype=tf.int64)
-    ),
-    -1,
-)
-counts = tf.constant(leaf["num_samples"], tf.int64)
+users, counts = np.array(leaf["users"]), np.array(leaf["num_samples"])
 
 
 def create_tf_dataset_for_client_fn(client_id):
-    i = table.lookup(tf.convert_to_tensor(client_id))
+    i = tf.argmax(tf.cast(tf.equal(users, client_id), tf.int32))
     return tf.data.Dataset.from_tensor_slices(
         collections.OrderedDict(x=tf.gather(xs, i), y=tf.gather(ys, i))
-    ).take(counts[i])
+    ).take(tf.gather(counts, i))
 
 
 train = tff.simulation.datasets.ClientData.from_clients_and_tf_fn(
