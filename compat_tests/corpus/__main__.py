@@ -54,6 +54,23 @@ def checked(script: Path) -> tuple[str, str]:
     return result.verdict, result.reason
 
 
+def table(verdicts: dict[str, dict[str, str]]) -> str:
+    """Verdicts as the lines of a table in Markdown, with what each script is."""
+    lines = []
+    for name, row in verdicts.items():
+        cause = "" if row["verdict"] == "match" else f": {row['reason']}"
+        lines.append(f"| `{name}` | {_about(SCRIPTS / name)} | {row['verdict']}{cause} |\n")
+    return "".join(lines)
+
+
+def _about(script: Path) -> str:
+    """The first line of its docstring; of a notebook, of its first cell of text."""
+    if script.suffix == ".ipynb":
+        text = "".join(json.loads(script.read_text())["cells"][0]["source"])
+        return text.splitlines()[1].rstrip(".")
+    return script.read_text().splitlines()[0].strip('"').rstrip(".")
+
+
 def main() -> int:
     """Prints the table; 0 if all scripts ran."""
     parser = argparse.ArgumentParser(prog="python -m compat_tests.corpus")

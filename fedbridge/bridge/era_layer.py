@@ -6,6 +6,7 @@ once, as one line of `adapted`. Names, life spans and successors are in `eras`.
 """
 
 import asyncio
+import contextlib
 import functools
 import inspect
 import sys
@@ -56,7 +57,7 @@ def install(watch: Any) -> None:
 
     class FileCheckpointManager(OldCheckpointManager):
         manager = tff.program.FileProgramStateManager
-        wait = staticmethod(asyncio.run)
+        wait = staticmethod(_awaited)
 
     # Classes must stay classes: scripts derive from them and ask `isinstance`.
     for name, old in {
@@ -88,6 +89,12 @@ def install(watch: Any) -> None:
 
 
 # ----------------------------------------------------------------------------- adding names
+
+
+def _awaited(coroutine: Any) -> Any:
+    """The result of a coroutine; `asyncio.run` would take the script's own event loop away."""
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        return loop.run_until_complete(coroutine)
 
 
 def _add(name: str, value: Any) -> None:
