@@ -25,6 +25,7 @@ def install(watch: Any) -> None:
     import tensorflow_federated as tff
 
     learning, simulation = tff.learning, tff.simulation
+    set_context = tff.framework.set_default_context
 
     def make(*args: Any, **kwargs: Any) -> Any:  # looked up when called: the recorder replaces it
         return learning.models.from_keras_model(*args, **kwargs)
@@ -82,6 +83,7 @@ def install(watch: Any) -> None:
             ("tff.backends.", "tff.framework.")
         ):
             _add(entry.name, _accepting(watch, entry.name))
+    tff.framework.set_default_context = _default_context(watch, set_context)
     state = learning.templates.LearningAlgorithmState
     state.model = property(lambda self: self.global_model_weights)
     old_types.teach(watch)
@@ -133,6 +135,21 @@ def _accepting(watch: Any, name: str) -> Callable[..., Any]:
         return accepting
 
     return accepting
+
+
+def _default_context(watch: Any, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """As `_accepting`, but for the context that a federated program cannot do without."""
+    import tensorflow_federated as tff
+
+    accepting = _accepting(watch, "tff.framework.set_default_context")
+
+    def set_default_context(context: Any) -> Any:
+        if not isinstance(context, tff.program.FederatedContext):
+            return accepting(context)
+        watch.refuse("the rounds of a federated program are awaited, where they are not watched.")
+        return original(context)
+
+    return set_default_context
 
 
 def _type_at(placement: Any) -> Callable[..., Any]:
