@@ -1,8 +1,7 @@
 """`tff.simulation.FileCheckpointManager` of TFF 0.18 and 0.19, over today's program states."""
 
 import os
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 
 class OldCheckpointManager:
@@ -16,9 +15,9 @@ class OldCheckpointManager:
         keep_first: Whether the first one stays too.
     """
 
-    manager: ClassVar[Callable[..., Any]]
+    manager: Any
     """A `tff.program.FileProgramStateManager`, TFF's or fedbridge's."""
-    wait: ClassVar[Callable[[Any], Any]]
+    wait: Any
     """What its methods return, which is awaitable, as a value."""
 
     def __init__(
