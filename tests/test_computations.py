@@ -1,10 +1,13 @@
 """What a script's own computations return: how two sides are held against each other."""
 
+import io
+
 import numpy as np
 import pytest
+from rich.console import Console
 
 from fedbridge import tff
-from fedbridge.bridge import computations
+from fedbridge.bridge import computations, report, terminal, words
 from fedbridge.bridge.computations import NOTHING_TO_REPLAY, Returned, joined, judge
 from fedbridge.bridge.result import Result
 from fedbridge.tff import _computations, _results
@@ -75,6 +78,23 @@ def test_the_verdict_covers_rounds_and_computations(verdict, reason, change, var
     assert len(found.computations) == 1
     if expected == "not comparable" and varies:
         assert "without a seed" in found.reason and varies in found.reason
+
+
+def test_the_page_and_the_log_show_every_call():
+    replayed = Result(
+        "not comparable", NOTHING_TO_REPLAY, (), (), (), (), None, None, {}, {}, "a.py"
+    )
+    found = joined(
+        replayed, judge([call(), call({**AFTER, "1": np.float32(9)})], [call()] * 2), None
+    )
+    assert words.headline(found) == "differs · 2 calls of a computation"
+    assert "1 of 2</b><span>calls of computations agree" in report.page(found)
+    assert "rounds agree" not in report.page(found)
+    log = io.StringIO()
+    terminal.show(Console(file=log), found)
+    assert (
+        "computation 1, next_fn: error 0\ncomputation 2, next_fn: error 1.2e-01" in log.getvalue()
+    )
 
 
 def test_calls_are_written_down_and_read_again():
