@@ -39,6 +39,8 @@ class Recorded(NamedTuple):
     """Its folder."""
     notes: tuple[str, ...]
     """What to know of its data."""
+    variables: Mapping[str, str]
+    """With which the script finds its data."""
 
 
 def check(
@@ -74,7 +76,10 @@ def check(
         result = replay(read, on_event=on_event)
         if theirs := computations.unpacked(read.computations()):
             on_event({"event": "phase", "name": "calling the script's computations here"})
-            result = _with_computations(result, read, theirs, script, arguments, rounds, reference)
+            with _environment(recorded.variables):
+                result = _with_computations(
+                    result, read, theirs, script, arguments, rounds, reference
+                )
     return result._replace(notes=(*recorded.notes, *result.notes))
 
 
@@ -107,7 +112,7 @@ def record(
         path = recording.record(
             script, arguments, out, rounds=rounds, on_event=on_event, reference=reference
         )
-    return Recorded(path, notes)
+    return Recorded(path, notes, variables)
 
 
 def _with_computations(

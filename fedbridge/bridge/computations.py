@@ -27,6 +27,7 @@ DECORATORS = ("federated_computation", "tf_computation", "tensorflow.computation
 NOTHING_TO_REPLAY = (
     "the script calls only computations of its own, which `fedbridge check` runs on both sides"
 )
+_SEVERAL = "calls", "return what they do"
 RANDOM = "the script draws numbers without a seed, so that TFF's own second run gives others"
 
 # Every call starts from what TFF's was given. Both sides run the script's TensorFlow functions in
@@ -192,7 +193,8 @@ def joined(result: Result, computations: Sequence[ComputationResult], varies: st
     if failed:
         reason = f"computation {failed.call}, {failed.failure}"
         return result._replace(verdict="differs", reason=reason)
-    agree = f"{len(computations)} calls of its own computations return what they do under TFF"
+    calls, they = ("call", "returns what it does") if len(computations) == 1 else _SEVERAL
+    agree = f"{len(computations)} {calls} of its own computations {they} under TFF"
     if result.verdict == "match":
         return result._replace(reason=f"{result.reason}; {agree}")
     if result.reason == NOTHING_TO_REPLAY:
