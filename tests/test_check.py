@@ -2,11 +2,13 @@ import os
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from results import result
 
 from fedbridge import jax_core as fc
-from fedbridge.bridge import check as module
+from fedbridge.bridge import check as module, trace_writer
+from fedbridge.bridge.computations import Returned, packed
 from fedbridge.tff_io import DataFolder
 
 EMNIST = "import tensorflow_federated as tff\ntff.simulation.datasets.emnist.load_data()\n"
@@ -20,6 +22,7 @@ def bridge(monkeypatch, tmp_path):
         found=DataFolder(None, "emnist_all.sqlite, downloaded by TFF"),
         data="nobody ran",
         trace=None,
+        computations={},
         events=[],
     )
     bridge.script.write_text(EMNIST)
@@ -31,12 +34,19 @@ def bridge(monkeypatch, tmp_path):
         return bridge.trace
 
     def replay(trace, *, on_event):
-        assert trace == ("read", bridge.trace)
+        assert trace.path == bridge.trace
         return result()
+
+    def read(path):
+        files = {}
+        if bridge.computations:
+            trace_writer.save(path / module.trace.COMPUTATIONS, bridge.computations)
+            files = {module.trace.COMPUTATIONS: ""}
+        return module.trace.Trace(path, {}, {}, files, [], [], None, {}, [], [])
 
     monkeypatch.setattr(module.recording, "record", record)
     monkeypatch.setattr(module, "replay", replay)
-    monkeypatch.setattr(module.trace, "read", lambda path: ("read", path))
+    monkeypatch.setattr(module.trace, "read", read)
     monkeypatch.setattr(module.reference_environment, "python", lambda path: Path("python"))
     monkeypatch.setattr(module, "find_data", lambda dataset: bridge.found)
     return bridge
@@ -47,6 +57,36 @@ def test_check_records_and_replays(bridge):
     assert bridge.asked == (bridge.script, ["--model", "cnn"], 3)
     assert one == result()
     assert not bridge.trace.exists()  # it was nobody's wish to keep it
+
+
+def test_what_computations_return_is_compared_where_there_are_some(bridge, monkeypatch):
+    returned = lambda value: packed([Returned("mean", {}, {"": np.full((), value)}, {})])
+    bridge.computations = returned(2.0)
+    bridge.found = DataFolder(Path("cache"), "generated handwriting of 20 writers")
+
+    def run_child(name, arguments, *, path, log, env):
+        assert (name, arguments[0]) == ("fedbridge.tff._results", str(bridge.trace))
+        assert arguments[2:] == [str(bridge.script), "--model", "cnn"]
+        assert os.environ["FEDBRIDGE_DATA"] == "cache"
+        log.write_text("a warning\nValueError: out of luck\n")
+        if bridge.ours is None:
+            return 1
+        trace_writer.save(Path(arguments[1]), returned(bridge.ours))
+        return 0
+
+    monkeypatch.setattr(module.reference_environment, "run_child", run_child)
+    verdicts = []
+    for bridge.ours in (2.0, 2.5, None):
+        one = module.check(bridge.script, ["--model", "cnn"])
+        verdicts.append((one.verdict, one.reason.removeprefix(result().reason)))
+    assert verdicts == [
+        ("match", "; 1 call of its own computations returns what it does under TFF"),
+        ("differs", "computation 1, mean returns a value that is off by 2.5e-01 (bound 1.0e-06)"),
+        (
+            "not comparable",
+            "`fedbridge run` of the script ends with code 1: ValueError: out of luck",
+        ),
+    ]
 
 
 def test_the_trace_is_kept_where_asked(bridge, tmp_path):

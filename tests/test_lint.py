@@ -80,7 +80,7 @@ def test_old_names_become_new_ones(lint):
     [
         ("tf.keras.layers.Dropout(0.5)", "random masks can never agree across frameworks"),
         ("LSTM(8, dropout=0.1)", "dropout in LSTM"),
-        ("tff.federated_computation(lambda x: x, tff.SERVER)", "Federated Core"),
+        ("tff.federated_select(keys, n, value, fn)", "Federated Core"),
         ("tff.aggregators.HadamardTransformFactory()", "HadamardTransformFactory is not replayed"),
         ("tff.learning.dp_aggregator(1.0, 10)", "dp_aggregator adds Gaussian noise"),
         ("D.gaussian_fixed(clip=1.0, noise_multiplier=0.5)", "gaussian_fixed adds Gaussian noise"),
@@ -309,7 +309,7 @@ def test_a_notebook_is_read_cell_by_cell(lint):
     cells = [
         {"cell_type": "markdown", "source": "# not code ("},
         {"cell_type": "code", "source": ["!pip install x\n", "import tensorflow_federated as tff"]},
-        {"cell_type": "code", "source": ["%%time\n", FED_AVG + "\n", "tff.federated_sum(x)"]},
+        {"cell_type": "code", "source": ["%%time\n", FED_AVG + "\n", "tff.federated_select(x)"]},
         {"cell_type": "code", "source": "%%bash\necho ("},
     ]
     found = lint(json.dumps({"cells": cells}), "book.ipynb")

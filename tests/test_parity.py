@@ -205,7 +205,7 @@ def test_a_process_that_starts_otherwise_is_noticed(monkeypatch):
     class Other(parity.Player):
         def __init__(self, recorded):
             super().__init__(recorded)
-            self.processes = [_seven_times(process) for process in self.processes]
+            self.processes = {n: _seven_times(process) for n, process in self.processes.items()}
 
     def _seven_times(process):
         times = lambda tree: jax.tree.map(lambda leaf: leaf * 7, tree)

@@ -1,8 +1,10 @@
-"""Runs a folder of TFF scripts on JAX and, if asked, checks each against the real TFF.
+"""Runs TFF scripts on JAX and, if asked, checks each against the real TFF.
 
     python -m compat_tests.corpus                            # ours, in compat_tests/corpus/scripts
     python -m compat_tests.corpus --check --json FILE FOLDER # yours
-    python -m compat_tests.corpus --record                   # writes anew what TFF prints
+    python -m compat_tests.corpus --check SCRIPT ...         # some of them
+    python -m compat_tests.corpus --record [SCRIPT ...]      # writes anew what TFF prints
+    python -m compat_tests.corpus --check --verdicts         # writes verdicts.json anew
 
 TensorFlow, and TFF for `--check` and `--record`, come from the reference environment.
 """
@@ -19,6 +21,8 @@ from fedbridge.bridge.check import check
 from fedbridge.jax_core import FedbridgeError
 
 SCRIPTS = Path(__file__).parent / "scripts"
+VERDICTS = Path(__file__).with_name("verdicts.json")
+"""What `--check` said of each of our scripts: its verdict and the reason."""
 ROOT = Path(__file__).parents[2]
 
 
@@ -36,15 +40,51 @@ def run(*scripts: Path, under_tff: bool = False) -> tuple[int, list[str], str]:
     return 1 if code is None else code, texts, said[-1] if said else ""
 
 
+def scripts_in(folder: Path) -> list[Path]:
+    """The scripts and notebooks of a folder, in the order of their names."""
+    return sorted(path for path in folder.iterdir() if path.suffix in (".py", ".ipynb"))
+
+
+def checked(script: Path) -> tuple[str, str]:
+    """The verdict of a check, and its reason."""
+    try:
+        result = check(script, [])
+    except FedbridgeError as error:
+        return "not comparable", str(error).replace(str(script), script.name)
+    return result.verdict, result.reason
+
+
+def table(verdicts: dict[str, dict[str, str]]) -> str:
+    """Verdicts as the lines of a table in Markdown, with what each script is."""
+    lines = []
+    for name, row in verdicts.items():
+        cause = "" if row["verdict"] == "match" else f": {row['reason']}"
+        lines.append(f"| `{name}` | {_about(SCRIPTS / name)} | {row['verdict']}{cause} |\n")
+    return "".join(lines)
+
+
+def _about(script: Path) -> str:
+    """The first line of its docstring; of a notebook, of its first cell of text."""
+    if script.suffix == ".ipynb":
+        text = "".join(json.loads(script.read_text())["cells"][0]["source"])
+        return text.splitlines()[1].rstrip(".")
+    return script.read_text().splitlines()[0].strip('"').rstrip(".")
+
+
 def main() -> int:
     """Prints the table; 0 if all scripts ran."""
     parser = argparse.ArgumentParser(prog="python -m compat_tests.corpus")
-    parser.add_argument("folder", nargs="?", type=Path, default=SCRIPTS)
+    parser.add_argument("paths", nargs="*", type=Path, metavar="FOLDER|SCRIPT", default=[SCRIPTS])
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--check", action="store_true", help="also under the real TFF")
     parser.add_argument("--record", action="store_true", help="write what TFF prints beside them")
+    parser.add_argument("--verdicts", action="store_true", help="write them to verdicts.json")
     options = parser.parse_args()
-    scripts = sorted(p for p in options.folder.iterdir() if p.suffix in (".py", ".ipynb"))
+    scripts = [
+        script
+        for path in options.paths
+        for script in (scripts_in(path) if path.is_dir() else [path])
+    ]
     found = []
     for script in scripts:
         if options.record:
@@ -57,11 +97,7 @@ def main() -> int:
         seconds = round(time.perf_counter() - start, 1)
         verdict = reason = None
         if options.check:
-            try:
-                result = check(script, [])
-                verdict, reason = result.verdict, result.reason
-            except FedbridgeError as error:
-                verdict, reason = "not comparable", str(error)
+            verdict, reason = checked(script)
         message = said if code else ""
         row = dict(path=str(script), ran=code == 0, verdict=verdict, reason=reason)
         found.append({**row, "seconds": seconds, "message": message})
@@ -69,6 +105,12 @@ def main() -> int:
         state = "ran" if code == 0 else "failed"
         print(f"{script.name:24} {state:7} {seconds:6.1f} s  {shown:15} {message or reason or ''}")
         sys.stdout.flush()
+    if options.verdicts:
+        known = json.loads(VERDICTS.read_text()) if VERDICTS.exists() else {}
+        new = {
+            Path(r["path"]).name: {"verdict": r["verdict"], "reason": r["reason"]} for r in found
+        }
+        VERDICTS.write_text(json.dumps(dict(sorted({**known, **new}.items())), indent=2) + "\n")
     ran = sum(row["ran"] for row in found)
     print(f"{ran} of {len(found)} ran")
     if options.json:

@@ -12,6 +12,8 @@ from fedbridge.tff._run import run
 folder, *scripts = sys.argv[1:]
 codes = []
 for script in scripts:
+    if "tensorflow" in sys.modules:  # a seed that one script sets is none of the next one's
+        sys.modules["tensorflow"].random.set_seed(None)
     printed = Path(folder, Path(script).name).with_suffix(".txt")
     with printed.open("w") as file, contextlib.redirect_stdout(file):
         codes.append(run(script))

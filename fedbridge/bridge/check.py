@@ -3,6 +3,7 @@
 find its data       before anything runs, so that a run never fails late for want of them
 record(script)      TFF's side, in the reference environment
 replay(trace)       fedbridge's side, here
+                    and what computations of the script's own return, on fedbridge.tff
 """
 
 import contextlib
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fedbridge.bridge import (
+    computations,
     record as recording,
     reference as reference_environment,
     script as script_module,
@@ -37,6 +39,8 @@ class Recorded(NamedTuple):
     """Its folder."""
     notes: tuple[str, ...]
     """What to know of its data."""
+    variables: Mapping[str, str]
+    """With which the script finds its data."""
 
 
 def check(
@@ -68,7 +72,14 @@ def check(
         recorded = record(
             script, arguments, folder, rounds=rounds, on_event=on_event, reference=reference
         )
-        result = replay(trace.read(recorded.trace), on_event=on_event)
+        read = trace.read(recorded.trace)
+        result = replay(read, on_event=on_event)
+        if theirs := computations.unpacked(read.computations()):
+            on_event({"event": "phase", "name": "calling the script's computations here"})
+            with _environment(recorded.variables):
+                result = _with_computations(
+                    result, read, theirs, script, arguments, rounds, reference
+                )
     return result._replace(notes=(*recorded.notes, *result.notes))
 
 
@@ -101,7 +112,44 @@ def record(
         path = recording.record(
             script, arguments, out, rounds=rounds, on_event=on_event, reference=reference
         )
-    return Recorded(path, notes)
+    return Recorded(path, notes, variables)
+
+
+def _with_computations(
+    result: Result,
+    recorded: trace.Trace,
+    theirs: list[computations.Returned],
+    script: str | Path,
+    arguments: Sequence[str],
+    rounds: int | None,
+    reference: str | Path | None,
+) -> Result:
+    """The result, and what the script's own computations return on fedbridge.tff.
+
+    They are TensorFlow's code, so the script runs where TensorFlow is: in the reference
+    environment, which has the same fedbridge.
+    """
+    with tempfile.TemporaryDirectory(prefix="fedbridge-") as scratch:
+        out, log = Path(scratch, "computations.npz"), Path(scratch, "log")
+        code = reference_environment.run_child(
+            "fedbridge.tff._results",
+            [str(recorded.path), str(out), str(script), *arguments],
+            path=reference,
+            log=log,
+            env={"MPLBACKEND": os.environ.get("MPLBACKEND", "Agg")},
+        )
+        if code != 0:
+            said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            last = f": {said[-1][:300]}" if said else ""
+            reason = f"`fedbridge run` of the script ends with code {code}{last}"
+            return result._replace(verdict="not comparable", reason=reason)
+        ours = computations.unpacked(trace.arrays(out))
+    again = computations.unpacked(recorded.computations(trace.COMPUTATIONS_TIMED))
+    varying = computations.judge(again, theirs) if again else ()
+    varies = next((one.failure for one in varying if one.failure), None)
+    # TFF's side was stopped after so many rounds.
+    judged = computations.judge(ours[: len(theirs)] if rounds else ours, theirs)
+    return computations.joined(result, judged, varies)
 
 
 def _data(source: str, on_event: OnEvent) -> tuple[dict[str, str], tuple[str, ...]]:

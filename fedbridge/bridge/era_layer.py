@@ -5,6 +5,8 @@ its old self in terms of 0.87.0's: same arguments, same shape of result. What a 
 once, as one line of `adapted`. Names, life spans and successors are in `eras`.
 """
 
+import asyncio
+import contextlib
 import functools
 import inspect
 import sys
@@ -13,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fedbridge.bridge import builders, eras, old_keras, old_types
+from fedbridge.bridge.old_checkpoints import OldCheckpointManager
 from fedbridge.bridge.old_metrics import Metrics, old_training_metrics
 from fedbridge.jax_core import ScriptError
 
@@ -22,6 +25,7 @@ def install(watch: Any) -> None:
     import tensorflow_federated as tff
 
     learning, simulation = tff.learning, tff.simulation
+    set_context = tff.framework.set_default_context
 
     def make(*args: Any, **kwargs: Any) -> Any:  # looked up when called: the recorder replaces it
         return learning.models.from_keras_model(*args, **kwargs)
@@ -51,6 +55,11 @@ def install(watch: Any) -> None:
     }
     for name, function in renamed.items():
         _add(name, _noting(watch, name, function))
+
+    class FileCheckpointManager(OldCheckpointManager):
+        manager = tff.program.FileProgramStateManager
+        wait = staticmethod(_awaited)
+
     # Classes must stay classes: scripts derive from them and ask `isinstance`.
     for name, old in {
         "tff.learning.Model": learning.models.VariableModel,
@@ -60,7 +69,7 @@ def install(watch: Any) -> None:
         "tff.simulation.FromTensorSlicesClientData": simulation.datasets.TestClientData,
         "tff.simulation.SqlClientData": simulation.datasets.SqlClientData,
         "tff.simulation.TransformingClientData": simulation.datasets.TransformingClientData,
-        "tff.simulation.FileCheckpointManager": tff.program.FileProgramStateManager,
+        "tff.simulation.FileCheckpointManager": FileCheckpointManager,
         "tff.utils.IterativeProcess": tff.templates.IterativeProcess,
         "tff.NamedTupleType": tff.StructType,
     }.items():
@@ -74,6 +83,7 @@ def install(watch: Any) -> None:
             ("tff.backends.", "tff.framework.")
         ):
             _add(entry.name, _accepting(watch, entry.name))
+    tff.framework.set_default_context = _default_context(watch, set_context)
     state = learning.templates.LearningAlgorithmState
     state.model = property(lambda self: self.global_model_weights)
     old_types.teach(watch)
@@ -81,6 +91,12 @@ def install(watch: Any) -> None:
 
 
 # ----------------------------------------------------------------------------- adding names
+
+
+def _awaited(coroutine: Any) -> Any:
+    """The result of a coroutine; `asyncio.run` would take the script's own event loop away."""
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        return loop.run_until_complete(coroutine)
 
 
 def _add(name: str, value: Any) -> None:
@@ -119,6 +135,21 @@ def _accepting(watch: Any, name: str) -> Callable[..., Any]:
         return accepting
 
     return accepting
+
+
+def _default_context(watch: Any, original: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """As `_accepting`, but for the context that a federated program cannot do without."""
+    import tensorflow_federated as tff
+
+    accepting = _accepting(watch, "tff.framework.set_default_context")
+
+    def set_default_context(context: Any) -> Any:
+        if not isinstance(context, tff.program.FederatedContext):
+            return accepting(context)
+        watch.refuse("the rounds of a federated program are awaited, where they are not watched.")
+        return original(context)
+
+    return set_default_context
 
 
 def _type_at(placement: Any) -> Callable[..., Any]:

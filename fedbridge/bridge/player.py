@@ -51,7 +51,7 @@ class Player:
         self.min_clients = max((len(offsets) - 1 for _, _, offsets in self.batches), default=1)
         self.batch_size = max((int(s.max(initial=1)) for _, s, _ in self.batches), default=1)
         started = time.perf_counter()
-        self.processes = [rebuild(trace, number) for number in range(len(trace.processes))]
+        self.processes = {number: rebuild(trace, number) for number in trace.called()}
         self.seconds_build = time.perf_counter() - started
         self.finalizers: dict[int, Callable[..., fc.MeasuredProcessOutput]] = {}
 

@@ -35,7 +35,7 @@ def server_adapts(process: Process) -> bool:
 def obstacle(trace: Trace) -> str | None:
     """Why the JAX core cannot repeat the trace, in one sentence; None where it can."""
     try:
-        for number in range(len(trace.processes)):
+        for number in trace.called():
             _built(trace, number)
     except _OBSTACLES as error:
         return str(error).rstrip(".")
@@ -44,7 +44,8 @@ def obstacle(trace: Trace) -> str | None:
 
 def what_is_random(trace: Trace) -> str | None:
     """What no two frameworks can draw alike, in one sentence; None where nothing is random."""
-    for number, process in enumerate(trace.processes):
+    for number in trace.called():
+        process = trace.processes[number]
         config = (process.model or {}).get("config")
         layers = [] if evaluates(process) or not config else tff_io.random_layers(config)
         if layers:

@@ -73,7 +73,11 @@ def record(
         except ScriptError as error:
             # For example a script that finds its own checkpoints and has nothing left to do.
             times = {"failed": str(error)}
-        trace_writer.write_manifest(aside, _merged(trace.read_manifest(aside), times))
+        manifest = _merged(trace.read_manifest(aside), times)
+        if (timed := scratch / trace.COMPUTATIONS_TIMED).exists():
+            os.rename(timed, aside / timed.name)
+            manifest["files"][timed.name] = trace.digest(aside / timed.name)
+        trace_writer.write_manifest(aside, manifest)
         os.rename(aside, target)
     return target
 

@@ -17,17 +17,34 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedbridge.bridge import builders, era_layer, script as script_module
+from fedbridge.bridge import builders, computations, era_layer, script as script_module
 from fedbridge.bridge.recording import Recording, of_file
-from fedbridge.bridge.watch import Current, RoundsDone, Timing, Watch
+from fedbridge.bridge.watch import Current, RoundsDone, Timing, Watch, executes
 from fedbridge.jax_core import FedbridgeError
 
 
 def install() -> Current:
     """Puts fedbridge's functions before the imported TFF's, once in a process."""
+    import tensorflow_federated as tff
+    from tensorflow_federated.python.core.impl.computation import polymorphic_computation
+
     current = Current()
     builders.install(current)
     era_layer.install(current)
+
+    def on_call(name: str, compute: Any, args: Any, kwargs: Any) -> Any:
+        result = compute(*args, **kwargs)
+        kept = computations.returned(name, (args, kwargs), result)
+        if kept and current.watch:
+            current.watch.computations.append(kept)
+        return result
+
+    computations.stand_before(
+        tff,
+        (tff.framework.ConcreteComputation, polymorphic_computation.PolymorphicComputation),
+        lambda: not executes(),
+        on_call,
+    )
     return current
 
 
@@ -79,13 +96,13 @@ def _watching(current: Current, watch: Watch, function: Callable[[], Any]) -> No
             raise
     finally:
         current.watch = None
-    if not any(watch.counts):
+    if not any(watch.counts) and not watch.computations:
         raise FedbridgeError(
             f"none of its rounds could be watched: {watch.not_replayable}"
             if watch.not_replayable
-            else "it ran no round of a tff.learning process; fedbridge watches `next` of what "
-            "the builders of tff.learning make (Federated Core not yet): check a script that "
-            "calls it."
+            else "it ran no round of a tff.learning process and called no computation of its own; "
+            "fedbridge watches `next` of what the builders of tff.learning make, and computations: "
+            "check a script that calls one."
         )
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from fedbridge._version import __version__
 from fedbridge.bridge import trace, trace_writer
+from fedbridge.bridge.computations import packed
 from fedbridge.bridge.describe import Schedule, is_adaptive, with_values
 from fedbridge.bridge.structures import leaves, plain
 from fedbridge.bridge.watch import Watch
@@ -206,6 +207,8 @@ class Recording(Watch):
                 )
             )
         self.writer.processes = written
+        if self.computations:
+            self.writer.computations(packed(self.computations))
         self.writer.close(
             versions={
                 name.replace("-", "_"): metadata.version(name)

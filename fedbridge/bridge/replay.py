@@ -9,7 +9,7 @@ import numpy as np
 
 from fedbridge import jax_core as fc
 from fedbridge._version import __version__
-from fedbridge.bridge import judge
+from fedbridge.bridge import computations, judge
 from fedbridge.bridge.player import Player, Replayed, model_weights, one_ulp_off, split
 from fedbridge.bridge.rebuild import (
     clients_adapt,
@@ -53,7 +53,8 @@ def replay(
         n for n, call in enumerate(trace.calls) if trace.processes[call.process].kind == "training"
     ][:rounds]
     if reason is None and not training:
-        reason = "the script trained no round"
+        alone = trace.computations() and not trace.calls
+        reason = computations.NOTHING_TO_REPLAY if alone else "the script trained no round"
     if reason is not None:
         told = tuple(_untold(trace.calls[number]) for number in training)
         return _result(trace, "not comparable", reason, told, (), None)

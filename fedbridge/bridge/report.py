@@ -38,6 +38,7 @@ def page(result: Result) -> str:
         _rounds(result),
         _tensors(result),
         _evaluations(result),
+        _computations(result),
         bullets("Adapted while recording", result.adapted),
         bullets("Notes", result.notes),
         _how_to_read() if result.rounds else "",
@@ -63,7 +64,10 @@ def _cards(result: Result) -> str:
         )
         if value is not None and math.isfinite(value)
     ]
-    if result.verdict != "not comparable":
+    if result.verdict != "not comparable" and result.computations:
+        agree = sum(one.passed for one in result.computations)
+        cards.append((f"{agree} of {len(result.computations)}", "calls of computations agree"))
+    if result.verdict != "not comparable" and result.rounds:
         agree = sum(one.passed for one in result.rounds)
         cards += [
             (f"{agree} of {len(result.rounds)}", "rounds agree"),
@@ -163,6 +167,16 @@ def _evaluations(result: Result) -> str:
     ]
     losses = table(["evaluation", "TFF loss", "JAX loss", ""], rows)
     return f"<h2>Evaluations</h2>\n{losses}\n<p></p>\n" + "\n".join(folds)
+
+
+def _computations(result: Result) -> str:
+    rows = [
+        f'<tr><td class="n">{one.call}</td><td class="left"><code>{escape(one.name)}</code></td>'
+        f'<td class="n">{words.error(one.error)}</td><td>{sign(words.mark(one))}</td></tr>'
+        for one in result.computations
+    ]
+    titles = ["call", "computation", "error", ""]
+    return "<h2>The script's own computations</h2>\n" + table(titles, rows) if rows else ""
 
 
 def _metrics(reference: Any, ours: Any) -> str:

@@ -3,7 +3,8 @@
     Result                  the verdict, and everything it rests on
       ├── RoundResult       one round of training: losses, errors, floors, times
       │     └── TensorError one tensor of that round
-      └── EvaluationResult  one call of a federated evaluation
+      ├── EvaluationResult  one call of a federated evaluation
+      └── ComputationResult one call of a computation of the script's own
 
 Every error is relative: the largest difference of an entry, over the norm of the round's update.
 """
@@ -87,6 +88,22 @@ class EvaluationResult(NamedTuple):
     """One sentence about what does not agree, or None."""
 
 
+class ComputationResult(NamedTuple):
+    """One call of a computation of the script's own, which ran on both sides."""
+
+    call: int
+    """Number of the call among those of the script's computations, from 1."""
+    name: str
+    """That of the computation's function."""
+    error: float
+    """The largest difference of an entry over the norm of its tensor; infinite where the names,
+    shapes or dtypes are others."""
+    passed: bool
+    """Whether both sides returned the same."""
+    failure: str | None
+    """One sentence about what does not agree, or None."""
+
+
 class Result(NamedTuple):
     """The verdict of a replay, and everything it rests on."""
 
@@ -112,6 +129,8 @@ class Result(NamedTuple):
     """Versions of what computed, on both sides."""
     script: str
     """The script's name and arguments."""
+    computations: tuple[ComputationResult, ...] = ()
+    """The calls of the script's own computations, in the script's order; only `check` has them."""
 
 
 def to_json(result: Result) -> dict[str, Any]:
@@ -130,6 +149,7 @@ def to_json(result: Result) -> dict[str, Any]:
         "notes": list(result.notes),
         "rounds": [strict(one) for one in result.rounds],
         "evaluations": [strict(one) for one in result.evaluations],
+        "computations": [strict(one) for one in result.computations],
         "speedup": strict(result.speedup),
         "speedup_with_compile": strict(result.speedup_with_compile),
         "seconds": strict(result.seconds),

@@ -190,6 +190,16 @@ def evaluations_table(result: Result) -> Table:
     return table
 
 
+def computations_table(result: Result) -> Table:
+    """The calls of the script's own computations."""
+    table = _table()
+    for name in ("call", "computation", "error", ""):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in result.computations:
+        table.add_row(str(one.call), one.name, words.error(one.error), _mark(words.mark(one)))
+    return table
+
+
 def verdict_panel(result: Result) -> Panel:
     """The verdict, its reason, and what stands behind it."""
     color = _COLORS[result.verdict]
@@ -218,6 +228,8 @@ def show(console: Console, result: Result) -> None:
             console.print(rounds_table(map(_row, result.rounds)))
         if result.evaluations:
             console.print(evaluations_table(result))
+        if result.computations:
+            console.print(computations_table(result))
         console.print(verdict_panel(result))
         return
     start = words.first_failure(result)
@@ -225,6 +237,10 @@ def show(console: Console, result: Result) -> None:
     lines += [
         f"evaluation {one.call}: loss {words.loss(one.loss)} (TFF {words.loss(one.loss_reference)})"
         for one in result.evaluations
+    ]
+    lines += [
+        f"computation {one.call}, {one.name}: error {words.error(one.error)}"
+        for one in result.computations
     ]
     lines += [*([start] if start else []), *words.speed(result)]
     lines += [f"adapted: {item}" for item in result.adapted]

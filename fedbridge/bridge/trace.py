@@ -5,6 +5,7 @@
       rows.npz           every distinct row of every batch, once; one packed array per feature
       state_0000.npz     the distinct states; "after round r is before round r + 1" is one file
       call_0000.npz      per call of `next`: its batches as row numbers, and the probes' weights
+      computations.npz   what the script's own computations returned, where it has some
 
 `trace_writer` writes it, in the recorder, inside the reference environment; this module reads it,
 anywhere. A trace may also be packed, as one .zip of these files.
@@ -28,6 +29,8 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 WEIGHTS = "weights"
 """The path of a model that is one tensor and no tree: the centroids of k-means."""
+COMPUTATIONS, COMPUTATIONS_TIMED = "computations.npz", "computations_timed.npz"
+"""What the script's own computations returned, in the first pass and in the timed one."""
 PLAIN, FRACTION255 = "plain", "fraction255"
 
 
@@ -106,6 +109,14 @@ class Trace(NamedTuple):
     def call(self, number: int) -> dict[str, np.ndarray]:
         """The arrays of call `number`: rows, batch_sizes, step_offsets, probe_1/…, server_step/…"""
         return _load(self.path, self.calls[number].file)
+
+    def called(self) -> list[int]:
+        """The processes whose `next` was called; a script may build one for its types only."""
+        return sorted({call.process for call in self.calls})
+
+    def computations(self, name: str = COMPUTATIONS) -> dict[str, np.ndarray]:
+        """What computations returned, as arrays; none where the script has no computations."""
+        return _load(self.path, name) if name in self.files else {}
 
 
 def read(path: str | os.PathLike[str]) -> Trace:
@@ -204,6 +215,11 @@ def content(path: Path, name: str) -> bytes:
             raise FileNotFoundError(name) from None
         except RuntimeError as error:  # a flipped bit names another compression, or a password
             raise zipfile.BadZipFile(str(error)) from None
+
+
+def arrays(file: Path) -> dict[str, np.ndarray]:
+    """The arrays of one .npz file; raises `TraceError` as `read` does."""
+    return _load(file.parent, file.name)
 
 
 def _load(path: Path, name: str) -> dict[str, np.ndarray]:

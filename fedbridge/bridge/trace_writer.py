@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedbridge.bridge.trace import (
+    COMPUTATIONS,
     FORMAT,
     FRACTION255,
     MANIFEST,
@@ -125,7 +126,7 @@ class Writer:
         key = digest.hexdigest()
         if key not in self._states:
             self._states[key] = len(self._states)
-            _save(self._folder / state_name(self._states[key]), leaves)
+            save(self._folder / state_name(self._states[key]), leaves)
         return self._states[key]
 
     def process(self, process: Process) -> int:
@@ -152,7 +153,7 @@ class Writer:
             arrays |= {f"probe_{number}/{path}": leaf for path, leaf in probe.items()}
         arrays |= {f"server_step/{path}": leaf for path, leaf in (server_step or {}).items()}
         name = f"call_{len(self.calls):04d}.npz"
-        _save(self._folder / name, arrays)
+        save(self._folder / name, arrays)
         self.calls.append(
             Call(
                 file=name,
@@ -168,6 +169,10 @@ class Writer:
         )
         return self.calls[-1]
 
+    def computations(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Stores what the script's own computations returned."""
+        save(self._folder / COMPUTATIONS, arrays)
+
     def close(
         self,
         *,
@@ -178,7 +183,7 @@ class Writer:
         not_replayable: str | None = None,
     ) -> Path:
         """Writes rows and manifest, and moves the whole trace to `out`."""
-        _save(self._folder / "rows.npz", {name: c.packed() for name, c in self._columns.items()})
+        save(self._folder / "rows.npz", {name: c.packed() for name, c in self._columns.items()})
         manifest = {
             "format": FORMAT,
             "versions": dict(versions),
@@ -263,7 +268,8 @@ class _Column:
         return Feature(tuple(self.shape), str(self.dtype), self.encoding)
 
 
-def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes arrays as one .npz, the same bytes for the same arrays."""
     # An .npz by hand: np.savez cannot take a feature called "file", and stamps the time of day.
     with zipfile.ZipFile(path, "w") as archive:
         for name, array in arrays.items():

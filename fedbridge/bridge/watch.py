@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fedbridge.bridge import trace
+from fedbridge.bridge import trace, trace_writer
+from fedbridge.bridge.computations import Returned, packed
 from fedbridge.bridge.structures import plain
 
 
@@ -35,6 +36,7 @@ class Watch:
         self.processes: list[trace.Process] = []
         self.server_optimizers: list[Any] = []
         self.counts: list[int] = []
+        self.computations: list[Returned] = []
 
     def tell(self, event: str, **details: Any) -> None:
         if self.events is not None:
@@ -149,9 +151,20 @@ class Timing(Watch):
             ],
             "calls": self.calls,
         }
+        if self.computations:
+            trace_writer.save(out.with_name(trace.COMPUTATIONS_TIMED), packed(self.computations))
         aside = out.with_name(out.name + ".partial")
         aside.write_text(json.dumps(result), encoding="utf-8")
         os.replace(aside, out)
+
+
+def executes() -> bool:
+    """Whether TFF executes what is called now: it is in no computation's body, and not awaited."""
+    import tensorflow_federated as tff
+
+    framework = tff.framework
+    executing = framework.SyncExecutionContext, framework.MergeableCompExecutionContext
+    return isinstance(framework.get_context_stack().current, executing)
 
 
 def _watched(process: Any, watch: Watch, number: int) -> Any:
@@ -168,9 +181,7 @@ def _watched(process: Any, watch: Watch, number: int) -> Any:
 
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             given = [*args, *kwargs.values()]
-            if any(isinstance(value, tff.Value) for value in given) or not isinstance(
-                tff.framework.get_context_stack().current, tff.framework.SyncContext
-            ):
+            if not executes():
                 watch.refuse(
                     "the process is called inside another computation or an asynchronous "
                     "context, where its rounds cannot be watched."

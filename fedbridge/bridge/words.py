@@ -3,7 +3,7 @@
 import math
 from typing import TypeGuard
 
-from fedbridge.bridge.result import EvaluationResult, Result, RoundResult
+from fedbridge.bridge.result import ComputationResult, EvaluationResult, Result, RoundResult
 
 
 def loss(value: float | None) -> str:
@@ -50,9 +50,13 @@ def times(value: float) -> str:
 
 def headline(result: Result) -> str:
     """The verdict and what it covers, in a few words."""
-    of = _count(len(result.rounds), "round")
-    if result.evaluations:
-        of += " and " + _count(len(result.evaluations), "evaluation")
+    counts = {
+        "round": len(result.rounds),
+        "evaluation": len(result.evaluations),
+        "call of a computation": len(result.computations),
+    }
+    named = [_count(count, noun) for noun, count in counts.items() if count]
+    of = " and ".join(named) or _count(0, "round")
     tff = result.versions.get("tensorflow_federated")
     return f"{result.verdict} · {of}" + (f" · TFF {tff}" if tff else "")
 
@@ -65,6 +69,9 @@ def first_failure(result: Result) -> str | None:
     for one in result.evaluations:
         if not one.passed:
             return _unless_said(f"Evaluation {one.call}", one.failure, result.reason)
+    for one in result.computations:
+        if not one.passed:
+            return _unless_said(f"Computation {one.call}", one.failure, result.reason)
     return None
 
 
@@ -107,13 +114,14 @@ def plain_line(one: RoundResult) -> str:
     return f"{line}, {said[mark(one)]}"
 
 
-def mark(one: RoundResult | EvaluationResult) -> str:
+def mark(one: RoundResult | EvaluationResult | ComputationResult) -> str:
     """A sign for the outcome; what neither passed nor failed was not judged."""
     return "✓" if one.passed else "–" if one.failure is None else "✗"
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")
+    first, space, rest = noun.partition(" ")
+    return f"{number} {first}" + ("" if number == 1 else "s") + space + rest
 
 
 def _unless_said(where: str, failure: str | None, reason: str) -> str | None:

@@ -38,6 +38,11 @@ def body(kind: str) -> Iterator[None]:
         _BODY.reset(token)
 
 
+def in_a_body() -> bool:
+    """Whether a call made now belongs to the body of a computation."""
+    return bool(_BODY.get())
+
+
 class Compiled(NamedTuple):
     """What the two kinds of computations have in common.
 

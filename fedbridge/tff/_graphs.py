@@ -69,9 +69,11 @@ def compile_tensorflow(
         tables = tf.compat.v1.get_collection(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS)
         initial = tf.group(tf.compat.v1.variables_initializer(variables), *tables)
     graph.finalize()
-    session = tf.compat.v1.Session(
-        graph=graph, config=tf.compat.v1.ConfigProto(allow_soft_placement=True)
-    )
+    config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
+    # TFF runs graphs as they are written; TensorFlow elsewhere writes them anew, with other
+    # rounding (it makes (1 + 1e-7) - p of 1 - p + 1e-7).
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    session = tf.compat.v1.Session(graph=graph, config=config)
 
     def compute(argument: Any, run: Any) -> Any:
         fed = [] if parameter_type is None else leaves(argument, parameter_type)

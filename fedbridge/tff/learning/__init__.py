@@ -17,6 +17,7 @@ from fedbridge.tff.learning import (
     reconstruction as reconstruction,
     templates as templates,
 )
+from fedbridge.tff.learning._signatures import typed
 from fedbridge.tff.learning._weighting import (
     ClientWeighting as ClientWeighting,
     LoopImplementation as LoopImplementation,
@@ -44,6 +45,7 @@ from_compiled_keras_model = functools.partial(
 )
 
 
+@typed
 def build_federated_averaging_process(
     model_fn: Any,
     client_optimizer_fn: Any = None,
@@ -81,6 +83,7 @@ def build_federated_averaging_process(
     )
 
 
+@typed
 def build_federated_sgd_process(
     model_fn: Any, server_optimizer_fn: Any = None, **retired: Any
 ) -> _process.LearningProcess:

@@ -1,53 +1,11 @@
-"""`tff.simulation.FileCheckpointManager` of TFF 0.18 and 0.19, over today's program states."""
+"""`tff.simulation.FileCheckpointManager` of TFF 0.18 and 0.19."""
 
-import os
-from typing import Any
-
+from fedbridge.bridge.old_checkpoints import OldCheckpointManager
 from fedbridge.tff.program import FileProgramStateManager
 
 
-class FileCheckpointManager:
-    """Keeps the states of rounds in a folder.
+class FileCheckpointManager(OldCheckpointManager):
+    """Keeps the states of rounds in a folder, as fedbridge's program states."""
 
-    Args:
-        root_dir: The folder.
-        prefix: Of the names in it.
-        step: Only rounds that are a multiple of it are saved.
-        keep_total: How many of the latest stay.
-        keep_first: Whether the first one stays too.
-    """
-
-    def __init__(
-        self,
-        root_dir: str | os.PathLike[str],
-        prefix: str = "ckpt_",
-        step: int = 1,
-        keep_total: int = 1,
-        keep_first: bool = True,
-    ):
-        self._manager = FileProgramStateManager(
-            root_dir, prefix, keep_total + int(keep_first), keep_first
-        )
-        self._step = step
-
-    def load_latest_checkpoint_or_default(self, default: Any) -> tuple[Any, int]:
-        """(state, round) of the latest; where there is none, the default, which is saved as 0."""
-        state, round_num = self.load_latest_checkpoint(default)
-        if state is None:
-            self.save_checkpoint(default, 0)
-            return default, 0
-        return state, round_num
-
-    def load_latest_checkpoint(self, structure: Any) -> tuple[Any, int]:
-        """(state, round) of the latest; (None, 0) where there is none."""
-        state, round_num = self._manager.load_latest(structure)
-        return state, round_num
-
-    def load_checkpoint(self, structure: Any, round_num: int) -> Any:
-        """The state of that round."""
-        return self._manager.load(round_num, structure).value
-
-    def save_checkpoint(self, state: Any, round_num: int) -> None:
-        """Saves the state of a round, if it is its turn."""
-        if round_num % self._step == 0:
-            self._manager.save(state, round_num)
+    manager = FileProgramStateManager
+    wait = staticmethod(lambda done: done.value)
