@@ -241,6 +241,22 @@ def test_a_name_that_is_not_there(name, words):
             ),
             "vocab_size is 0",
         ),
+        (
+            lambda: tff.learning.templates.ClientWorkProcess(model_fn, model_fn),
+            "in computations of your own is not in fedbridge.tff yet",
+        ),
+        (
+            lambda: tff.learning.templates.compose_learning_process(
+                model_fn, tff.learning.templates.build_broadcast_process(), model_fn, None, None
+            ),
+            "it must be what build_model_delta_client_work gives",
+        ),
+        (
+            lambda: tff.learning.templates.build_apply_optimizer_finalizer(
+                tff.learning.optimizers.build_sgdm(1.0), None, lambda state, update: False
+            ),
+            "what is not finite is rejected",
+        ),
         (lambda: tff.federated_select, "tff.federated_select is not in fedbridge.tff yet"),
         (
             lambda: tff.learning.algorithms.build_fed_recon(model_fn, loss_fn=None),
