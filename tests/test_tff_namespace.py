@@ -257,7 +257,7 @@ def test_a_name_that_is_not_there(name, words):
             ),
             "what is not finite is rejected",
         ),
-        (lambda: tff.federated_select, "tff.federated_select is not in fedbridge.tff yet"),
+        (lambda: tff.jax.computation, "tff.jax.computation is not in fedbridge.tff yet"),
         (
             lambda: tff.learning.algorithms.build_fed_recon(model_fn, loss_fn=None),
             "model_fn returned KerasModel: fedbridge reconstructs Keras models",
