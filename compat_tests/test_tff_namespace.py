@@ -241,3 +241,29 @@ def test_composed_processes_compute_tffs_rounds(tff):
         for expected, found in pairs:
             # Two steps of a softmax regression: the last digits of float32.
             np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_released_saved_models_go_both_ways(tff, tmp_path):
+    import asyncio
+
+    value = collections.OrderedDict(
+        loss=np.float32(0.5), rounds=3, rate=0.1, name="a", w=[np.ones((2, 2)), (np.arange(3),)]
+    )
+    managers = [
+        t.program.SavedModelFileReleaseManager(tmp_path / name)
+        for t, name in ((tff, "theirs"), (ours, "mine"))
+    ]
+    for manager in managers:
+        for released in ("the first one", value):
+            asyncio.run(manager.release(released, key=1))
+    (tmp_path / "theirs" / "release_1").rename(tmp_path / "mine" / "release_2")
+    reader = tff.program.SavedModelFileReleaseManager(tmp_path / "mine")
+    seen = [
+        asyncio.run(manager.get_value(key)) for manager in (reader, managers[1]) for key in (1, 2)
+    ]
+    for read in seen:
+        assert str(jax.tree.structure(read)) == str(jax.tree.structure(seen[1]))
+        for one, other in zip(jax.tree.leaves(read), jax.tree.leaves(seen[1]), strict=True):
+            assert np.asarray(one).dtype == np.asarray(other).dtype
+            np.testing.assert_array_equal(one, other)
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["release_1", "release_2"]
