@@ -295,7 +295,8 @@ mean = tff.federated_computation(lambda x: tff.federated_mean(x), FLOATS)
         (lambda: tff.jax.computation, "tff.jax.computation is not in fedbridge.tff yet"),
         (
             lambda: tff.federated_computation(
-                lambda x: tff.federated_select(x, tff.federated_value(1, tff.SERVER), 2, x), INTS
+                lambda x: tff.federated_select(x, *[tff.federated_value(1, tff.SERVER)] * 2, x),
+                INTS,
             ),
             "federated_select",
         ),

@@ -277,9 +277,10 @@ class SavedModelFileReleaseManager(ReleaseManager):
         import tensorflow as tf
 
         def variable(leaf: Any) -> Any:
-            return tf.Variable(leaf if type(leaf) in _PLAIN else np.asarray(leaf))
+            given: Any = leaf if type(leaf) in _PLAIN else np.asarray(leaf)
+            return tf.Variable(given)
 
-        held = tf.Module()
+        held: Any = tf.Module()
         held.value = tf.nest.map_structure(variable, value)
         held.__call__ = tf.function(lambda: held.value, input_signature=())
         with tempfile.TemporaryDirectory(dir=self._root) as folder:
