@@ -148,7 +148,30 @@ def flat(value):
     return value
 
 
-@pytest.mark.parametrize("program", [means, data_sets, state, containers, aggregates])
+def selection(t, tf):
+    """Each client gets the rows that it asks for, in its order, and sums them up."""
+
+    @t.tensorflow.computation(t.TensorType(np.float32, [4, 2]), np.int32)
+    def row(table, key):
+        return tf.gather(table, key)
+
+    @t.tensorflow.computation(t.SequenceType(t.TensorType(np.float32, [2])))
+    def total(rows):
+        return rows.reduce(tf.zeros([2]), lambda held, one: 2 * held + one)
+
+    @t.federated_computation(
+        t.FederatedType(t.TensorType(np.int32, [3]), t.CLIENTS),
+        t.FederatedType(t.TensorType(np.float32, [4, 2]), t.SERVER),
+    )
+    def compute(keys, table):
+        most = t.federated_value(3, t.SERVER)
+        return t.federated_map(total, t.federated_select(keys, most, table, row))
+
+    keys = [np.array(k, np.int32) for k in ([0, 3, 1], [2, 2, 0])]
+    return compute(keys, WIDE[:4, :2]), str(compute.type_signature)
+
+
+@pytest.mark.parametrize("program", [selection, means, data_sets, state, containers, aggregates])
 def test_a_program_computes_the_same(tff, program):
     import tensorflow as tf
 

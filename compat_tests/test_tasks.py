@@ -1,4 +1,7 @@
-"""The baseline tasks beside TFF's: signatures, synthetic data, batches, one evaluation each."""
+"""The baseline tasks beside TFF's: signatures, synthetic data, batches, one evaluation each.
+
+Those of `fedbridge.tasks`, and those of `fedbridge.tff`, which scripts of TFF see.
+"""
 
 import inspect
 
@@ -7,6 +10,7 @@ import numpy as np
 import pytest
 
 import fedbridge as fb
+import fedbridge.tff
 from fedbridge.jax_core import sequential
 from fedbridge.tasks.published import EXPERIMENTS
 
@@ -18,7 +22,7 @@ TOLERANCES = {"stackoverflow_word_prediction": 1e-4, "shakespeare_character_pred
 
 
 def theirs_of(tff, name):
-    """TFF's function of that task."""
+    """TFF's function of that task, or that of `fedbridge.tff`."""
     ours = EXPERIMENTS[name].create
     module = ours.__module__.rpartition(".")[2]
     return getattr(getattr(tff.simulation.baselines, module), ours.__name__)
@@ -32,6 +36,17 @@ def both(request, tff):
     theirs = theirs_of(tff, name)(spec, use_synthetic_data=True)
     ours = EXPERIMENTS[name].create(fb.ClientSpec(*SPEC), use_synthetic_data=True)
     return name, theirs, ours
+
+
+def script_task(name):
+    """The task that a script of TFF gets from fedbridge, on synthetic data."""
+    spec = fedbridge.tff.simulation.baselines.ClientSpec(*SPEC)
+    return theirs_of(fedbridge.tff, name)(spec, use_synthetic_data=True)
+
+
+def pairs(datasets):
+    """The batches of data sets, one after the other."""
+    return [pair for dataset in datasets for pair in dataset.as_numpy_iterator()]
 
 
 def batches_of(cohort):
@@ -65,6 +80,8 @@ def test_arguments_are_tffs(tff):
         ours = inspect.signature(experiment.create).parameters
         shared = {k: p.default for k, p in ours.items() if p.kind is p.POSITIONAL_OR_KEYWORD}
         assert list(shared.items()) == [(k, p.default) for k, p in theirs.items()], name
+        script = inspect.signature(theirs_of(fedbridge.tff, name)).parameters
+        assert [(k, p.default) for k, p in script.items()] == list(shared.items()), name
 
 
 @pytest.mark.parametrize("name", ["emnist", "cifar100", "stackoverflow", "shakespeare"])
@@ -90,8 +107,17 @@ def test_random_clients_have_tffs_batches(both):
     name, theirs, ours = both
     datasets = theirs.datasets.sample_train_clients(2, random_seed=SEED)
     cohort = ours.datasets.sample_train_clients(2, random_seed=SEED)
-    reads = (pair for dataset in datasets for pair in dataset.as_numpy_iterator())
-    assert_same_batches(reads, batches_of(cohort))
+    expected = pairs(datasets)
+    assert_same_batches(expected, batches_of(cohort))
+
+    task = script_task(name)
+    assert task.datasets.element_type_structure == theirs.datasets.element_type_structure
+    seen = task.datasets.sample_train_clients(2, random_seed=SEED)
+    assert_same_batches(expected, pairs(seen))
+    lines, mine = [], []
+    theirs.datasets.summary(lines.append)
+    task.datasets.summary(mine.append)
+    assert mine == lines
 
 
 def test_an_evaluation_has_tffs_numbers(tff, both):
@@ -107,11 +133,17 @@ def test_an_evaluation_has_tffs_numbers(tff, both):
     output = evaluate.next(evaluate.initialize(), cohort)
     found = output.metrics["client_work"]["eval"]["current_round_metrics"]
     assert list(found) == [NAMES.get(metric, metric) for metric in expected]
+
+    task = script_task(name)
+    process = fedbridge.tff.learning.algorithms.build_fed_eval(task.model_fn)
+    state = process.set_model_weights(process.initialize(), weights)
+    output = process.next(state, [task.datasets.get_centralized_test_data()])
+    seen = output.metrics["client_work"]["eval"]["current_round_metrics"]
+    assert list(seen) == list(expected)
     for metric, value in expected.items():
         rtol = TOLERANCES.get(name, 1e-5)
-        np.testing.assert_allclose(
-            found[NAMES.get(metric, metric)], value, rtol=rtol, err_msg=metric
-        )
+        for side in (found[NAMES.get(metric, metric)], seen[metric]):
+            np.testing.assert_allclose(side, value, rtol=rtol, err_msg=metric)
 
 
 def test_a_summary_is_tffs(both):

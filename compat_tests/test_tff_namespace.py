@@ -2,6 +2,7 @@
 
 import collections
 
+import jax
 import numpy as np
 import pytest
 
@@ -183,3 +184,86 @@ def test_the_cache_keeps_to_its_room():
     assert cache.get(b"b") is None
     assert cache.get(b"a") is not None
     assert cache.get(b"c") is not None
+
+
+def composed(t, tf):
+    """Two rounds of a process that is composed of its parts, of either kind of model."""
+    spec = (tf.TensorSpec([None, 3]), tf.TensorSpec([None], tf.int64))
+    keras_model = lambda: tf.keras.Sequential(
+        [tf.keras.layers.Dense(2, kernel_initializer="zeros", input_shape=(3,))]
+    )
+    loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model_fn = lambda: t.learning.models.from_keras_model(keras_model(), loss, spec)
+    functional = t.learning.models.functional_model_from_keras(keras_model, loss, spec)
+    templates, weighting = t.learning.templates, t.learning.ClientWeighting.NUM_EXAMPLES
+    sgd = t.learning.optimizers.build_sgdm
+    clipped = t.aggregators.clipping_factory(0.1, t.aggregators.MeanFactory())
+    random = np.random.default_rng(0)
+    data = [[(random.normal(size=(n, 3)).astype("f"), random.integers(0, 2, n))] for n in (4, 3)]
+
+    @t.tensorflow.computation
+    def of_model():
+        return t.learning.models.ModelWeights.from_model(model_fn())
+
+    @t.tensorflow.computation
+    def of_functional():
+        parts = (tuple(map(tf.convert_to_tensor, part)) for part in functional.initial_weights)
+        return t.learning.models.ModelWeights(*parts)
+
+    works = {
+        of_model: templates.build_model_delta_client_work(model_fn, sgd(0.1, 0.9), weighting),
+        of_functional: templates.build_functional_model_delta_client_work(
+            model=functional, optimizer=sgd(0.1), client_weighting=weighting
+        ),
+    }
+    for initial, work in works.items():
+        type_ = initial.type_signature.result
+        process = templates.compose_learning_process(
+            initial,
+            templates.build_broadcast_process(type_),
+            work,
+            clipped.create(type_.trainable, t.TensorType(np.float32)),
+            templates.build_apply_optimizer_finalizer(sgd(1.0), type_),
+        )
+        state, seen = process.initialize(), []
+        for _ in range(2):
+            state, metrics = process.next(state, data)
+            seen.append(metrics)
+        yield process.get_model_weights(state), process.get_hparams(state), seen
+
+
+def test_composed_processes_compute_tffs_rounds(tff):
+    import tensorflow as tf
+
+    for theirs, mine in zip(composed(tff, tf), composed(ours, tf), strict=True):
+        assert str(jax.tree.structure(mine[1:])) == str(jax.tree.structure(theirs[1:]))
+        pairs = zip(tf.nest.flatten(theirs), tf.nest.flatten(mine), strict=True)
+        for expected, found in pairs:
+            # Two steps of a softmax regression: the last digits of float32.
+            np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_released_saved_models_go_both_ways(tff, tmp_path):
+    import asyncio
+
+    value = collections.OrderedDict(
+        loss=np.float32(0.5), rounds=3, rate=0.1, name="a", w=[np.ones((2, 2)), (np.arange(3),)]
+    )
+    managers = [
+        t.program.SavedModelFileReleaseManager(tmp_path / name)
+        for t, name in ((tff, "theirs"), (ours, "mine"))
+    ]
+    for manager in managers:
+        for released in ("the first one", value):
+            asyncio.run(manager.release(released, key=1))
+    (tmp_path / "theirs" / "release_1").rename(tmp_path / "mine" / "release_2")
+    reader = tff.program.SavedModelFileReleaseManager(tmp_path / "mine")
+    seen = [
+        asyncio.run(manager.get_value(key)) for manager in (reader, managers[1]) for key in (1, 2)
+    ]
+    for read in seen:
+        assert str(jax.tree.structure(read)) == str(jax.tree.structure(seen[1]))
+        for one, other in zip(jax.tree.leaves(read), jax.tree.leaves(seen[1]), strict=True):
+            assert np.asarray(one).dtype == np.asarray(other).dtype
+            np.testing.assert_array_equal(one, other)
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["release_1", "release_2"]

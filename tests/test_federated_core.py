@@ -292,7 +292,14 @@ mean = tff.federated_computation(lambda x: tff.federated_mean(x), FLOATS)
             "a value of type int32 is at no placement",
         ),
         (lambda: tff.tf_computation(lambda: 1), "run in TensorFlow, which is not installed"),
-        (lambda: tff.federated_select, "tff.federated_select is not in fedbridge.tff yet"),
+        (lambda: tff.jax.computation, "tff.jax.computation is not in fedbridge.tff yet"),
+        (
+            lambda: tff.federated_computation(
+                lambda x: tff.federated_select(x, *[tff.federated_value(1, tff.SERVER)] * 2, x),
+                INTS,
+            ),
+            "federated_select",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(call, words):

@@ -91,7 +91,8 @@ def test_arguments_out_of_range_are_refused(make, words):
 
 
 def test_a_files_text_is_converted_once_and_a_small_vocabulary_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(fb.models, "stackoverflow_lstm", lambda *args, **kwargs: None)
+    small = fb.models.softmax_regression(shape=(1,), num_classes=2)
+    monkeypatch.setattr(fb.models, "stackoverflow_lstm", lambda *args, **kwargs: small)
     rows = {k: [b"to be", b"or not to be"] for k in ("tokens", "title", "tags")}
     splits = {split: {"a": rows, "b": rows} for split in ("train", "heldout", "test")}
     fb.tff_io.write_sql(tmp_path / "stackoverflow.sqlite", splits)

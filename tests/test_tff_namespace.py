@@ -188,7 +188,8 @@ def test_execution_contexts_are_taken_and_dropped():
         ("simulation.models.from_keras_model", "nearest name is tff.learning.models.from_keras"),
         ("learning.algorithms.build_fed_multi_eval", "no TFF has"),
         ("learning.TrainableModel", "is no longer in TFF"),
-        ("program.SavedModelFileReleaseManager", "is not in fedbridge.tff yet"),
+        ("simulation.baselines.landmark.create_landmark_classification_task", "is not in"),
+        ("program.ProgramStateManager", "is not in fedbridge.tff yet"),
         ("backends.xla", "tff.backends.xla"),
     ],
 )
@@ -227,7 +228,36 @@ def test_a_name_that_is_not_there(name, words):
             lambda: tff.learning.build_federated_averaging_process(model_fn, stateful_delta=1),
             r"build_federated_averaging_process\(stateful_delta=...\) has no counterpart",
         ),
-        (lambda: tff.federated_select, "tff.federated_select is not in fedbridge.tff yet"),
+        (
+            lambda: tff.simulation.baselines.cifar100.create_image_classification_task(
+                fb.ClientSpec(1, 2),
+                model_id=tff.simulation.baselines.cifar100.ResnetModel.RESNET101,
+            ),
+            "model_id is 'resnet101'",
+        ),
+        (
+            lambda: tff.simulation.baselines.stackoverflow.create_word_prediction_task(
+                fb.ClientSpec(1, 2), vocab_size=0
+            ),
+            "vocab_size is 0",
+        ),
+        (
+            lambda: tff.learning.templates.ClientWorkProcess(model_fn, model_fn),
+            "in computations of your own is not in fedbridge.tff yet",
+        ),
+        (
+            lambda: tff.learning.templates.compose_learning_process(
+                model_fn, tff.learning.templates.build_broadcast_process(), model_fn, None, None
+            ),
+            "it must be what build_model_delta_client_work gives",
+        ),
+        (
+            lambda: tff.learning.templates.build_apply_optimizer_finalizer(
+                tff.learning.optimizers.build_sgdm(1.0), None, lambda state, update: False
+            ),
+            "what is not finite is rejected",
+        ),
+        (lambda: tff.jax.computation, "tff.jax.computation is not in fedbridge.tff yet"),
         (
             lambda: tff.learning.algorithms.build_fed_recon(model_fn, loss_fn=None),
             "model_fn returned KerasModel: fedbridge reconstructs Keras models",

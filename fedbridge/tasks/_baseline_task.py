@@ -3,7 +3,7 @@
 Reference: TFF's simulation/baselines/{baseline_task,task_data}.py.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -81,12 +81,7 @@ class BaselineTaskDatasets(NamedTuple):
             data = getattr(self, field)
             if data is not None:
                 lines.append((name, "Federated", str(data.num_clients)))
-        widths = [max(map(len, column)) + 1 for column in zip(*lines, strict=True)]
-        for number, line in enumerate(lines):
-            print_fn("".join(f"{text:<{w}}|" for text, w in zip(line, widths, strict=True)))
-            if number == 0:
-                print_fn("=" * (sum(widths) + len(widths)))
-        print_fn("_" * (sum(widths) + len(widths)))
+        print_table(lines, print_fn)
 
 
 class BaselineTask(NamedTuple):
@@ -99,6 +94,16 @@ class BaselineTask(NamedTuple):
 
     datasets: BaselineTaskDatasets
     model: Model
+
+
+def print_table(lines: Sequence[Sequence[str]], print_fn: Callable[[str], object]) -> None:
+    """Prints a table, line by line, the first one its head, as TFF's tasks print theirs."""
+    widths = [max(map(len, column)) + 1 for column in zip(*lines, strict=True)]
+    for number, line in enumerate(lines):
+        print_fn("".join(f"{text:<{w}}|" for text, w in zip(line, widths, strict=True)))
+        if number == 0:
+            print_fn("=" * (sum(widths) + len(widths)))
+    print_fn("_" * (sum(widths) + len(widths)))
 
 
 def pipelines(

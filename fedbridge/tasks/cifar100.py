@@ -6,7 +6,7 @@ Reference: TFF's simulation/baselines/cifar100/image_classification_tasks.py.
 import os
 
 from fedbridge import datasets, models, preprocessing
-from fedbridge.jax_core import FederatedArrays
+from fedbridge.jax_core import FederatedArrays, Model
 from fedbridge.preprocessing import ClientSpec
 from fedbridge.tasks._baseline_task import (
     BaselineTask,
@@ -92,7 +92,12 @@ def create_image_classification_task_with_datasets(
         prepare = lambda data: preprocessing.cifar100_image_classification(data, crop)
     batches = pipelines("cifar100", train_client_spec, eval_client_spec, 64)
     data = BaselineTaskDatasets(prepare(train_data), prepare(test_data), None, *batches)
-    model = _MODELS[model_id](crop, 100, loss=models.clipped_cross_entropy, seed=seed)
+    model = image_classification_model(model_id, crop, seed)
     if distort_train_images:
         model = preprocessing.random_crops(model, crop)
     return BaselineTask(data, model)
+
+
+def image_classification_model(model_id: str, crop: tuple[int, int, int], seed: int) -> Model:
+    """The model of the task, on batches of cropped images "x" and labels "y"."""
+    return _MODELS[model_id](crop, 100, loss=models.clipped_cross_entropy, seed=seed)

@@ -6,7 +6,7 @@ Reference: TFF's simulation/baselines/emnist/{char_recognition,autoencoder}_task
 import os
 
 from fedbridge import datasets, models, preprocessing
-from fedbridge.jax_core import FederatedArrays
+from fedbridge.jax_core import FederatedArrays, Model
 from fedbridge.preprocessing import ClientSpec
 from fedbridge.tasks._baseline_task import (
     BaselineTask,
@@ -91,11 +91,15 @@ def create_character_recognition_task_from_datasets(
     check_model_id(model_id, _MODELS)
     prepare = preprocessing.emnist_character_recognition
     seed = seed if debug_seed is None else debug_seed
-    loss = models.clipped_cross_entropy
-    model = _MODELS[model_id](only_digits, x="x", y="y", loss=loss, seed=seed)
     batches = pipelines("emnist", train_client_spec, eval_client_spec, 64, debug_seed)
     data = BaselineTaskDatasets(prepare(train_data), prepare(test_data), None, *batches)
-    return BaselineTask(data, model)
+    return BaselineTask(data, character_recognition_model(model_id, only_digits, seed))
+
+
+def character_recognition_model(model_id: str, only_digits: bool, seed: int) -> Model:
+    """The model of the task, on batches of "x" and "y"."""
+    loss = models.clipped_cross_entropy
+    return _MODELS[model_id](only_digits, x="x", y="y", loss=loss, seed=seed)
 
 
 def create_autoencoder_task(

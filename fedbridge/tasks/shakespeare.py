@@ -6,7 +6,7 @@ Reference: TFF's simulation/baselines/shakespeare/char_prediction_tasks.py.
 import os
 
 from fedbridge import datasets, models, preprocessing
-from fedbridge.jax_core import FederatedArrays
+from fedbridge.jax_core import FederatedArrays, Model
 from fedbridge.preprocessing import ClientSpec
 from fedbridge.tasks._baseline_task import BaselineTask, BaselineTaskDatasets, pipelines
 
@@ -66,5 +66,9 @@ def create_character_prediction_task_from_datasets(
     prepare = lambda data: preprocessing.shakespeare_character_prediction(data, sequence_length)
     batches = pipelines("shakespeare", train_client_spec, eval_client_spec, 32)
     data = BaselineTaskDatasets(prepare(train_data), prepare(test_data), None, *batches)
-    loss = models.mean_over_positions
-    return BaselineTask(data, models.shakespeare_lstm(loss=loss, mask_zero=True, seed=seed))
+    return BaselineTask(data, character_prediction_model(seed))
+
+
+def character_prediction_model(seed: int) -> Model:
+    """The model of the task, on batches of "x" and "y"."""
+    return models.shakespeare_lstm(loss=models.mean_over_positions, mask_zero=True, seed=seed)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from fedbridge import datasets, models, preprocessing
-from fedbridge.jax_core import FederatedArrays, check_argument
+from fedbridge.jax_core import FederatedArrays, Model, check_argument
 from fedbridge.preprocessing import ClientSpec
 from fedbridge.tasks._baseline_task import BaselineTask, BaselineTaskDatasets, pipelines
 from fedbridge.tff_io import convert_once, find_file
@@ -195,15 +195,20 @@ def _word_task(
     seed: int,
 ) -> BaselineTask:
     batches = pipelines("stackoverflow", train_client_spec, eval_client_spec, 64)
-    model = models.stackoverflow_lstm(
+    model = word_prediction_model(vocab_size, num_out_of_vocab_buckets, seed)
+    train, test, heldout = splits
+    return BaselineTask(BaselineTaskDatasets(train, test, heldout, *batches), model)
+
+
+def word_prediction_model(vocab_size: int, num_out_of_vocab_buckets: int, seed: int) -> Model:
+    """The model of the next word, on batches of "x" and "y"."""
+    return models.stackoverflow_lstm(
         vocab_size,
         num_out_of_vocab_buckets=num_out_of_vocab_buckets,
         loss=models.mean_over_positions,
         mask_zero=True,
         seed=seed,
     )
-    train, test, heldout = splits
-    return BaselineTask(BaselineTaskDatasets(train, test, heldout, *batches), model)
 
 
 def _tag_task(
@@ -215,11 +220,15 @@ def _tag_task(
     seed: int,
 ) -> BaselineTask:
     batches = pipelines("stackoverflow", train_client_spec, eval_client_spec, 100)
-    model = models.stackoverflow_tag_prediction(
-        num_words, num_tags, loss=models.clipped_binary_cross_entropy, seed=seed
-    )
+    model = tag_prediction_model(num_words, num_tags, seed)
     train, test, heldout = splits
     return BaselineTask(BaselineTaskDatasets(train, test, heldout, *batches), model)
+
+
+def tag_prediction_model(num_words: int, num_tags: int, seed: int) -> Model:
+    """The model of the tags, on batches of "x" and "y"."""
+    loss = models.clipped_binary_cross_entropy
+    return models.stackoverflow_tag_prediction(num_words, num_tags, loss=loss, seed=seed)
 
 
 def _check_size(name: str, value: int) -> None:

@@ -80,7 +80,7 @@ def runs(symbol: str) -> bool:
     """Whether the namespace has a name of TFF.
 
     Example:
-        >>> runs("tff.learning.algorithms.build_fed_eval"), runs("tff.federated_select")
+        >>> runs("tff.learning.algorithms.build_fed_eval"), runs("tff.jax.computation")
         (True, False)
     """
     import fedbridge.tff

@@ -167,6 +167,40 @@ def federated_collect(value: Any) -> Value:
     return _at_server(sequence, compute)
 
 
+def federated_select(client_keys: Any, max_key: Any, server_val: Any, select_fn: Any) -> Value:
+    """For each client the sequence of what a function picks of the server's value, by its keys."""
+    name = "federated_select"
+    keys, key_signature = _placed(client_keys, CLIENTS, name)
+    _, most = _placed(max_key, SERVER, name)
+    server, server_signature = _placed(server_val, SERVER, name)
+    member, key = key_signature.member, TensorType(np.int32)
+    vector = isinstance(member, TensorType) and member.dtype == np.int32 and member.shape
+    if not vector or len(vector) != 1 or vector[0] is None or most.member != key:
+        raise FederatedTypeError(
+            f"{name}: a client's keys are int32[N] and max_key is int32, not of the types {member} "
+            f"and {most.member}."
+        )
+    select = function_of(select_fn, StructType([server_signature.member, key]), name)
+    sequence = SequenceType(select.type_signature.result)
+
+    def compute(run: Run) -> Any:
+        held = run.of(server)
+
+        def picked(one: Any) -> Any:
+            return given(select._compiled.compute((held, one), run), sequence.element)
+
+        return [taken([picked(one) for one in mine], sequence, 0) for mine in run.of(keys)]
+
+    return Value(FederatedType(sequence, CLIENTS), compute)
+
+
+def federated_secure_select(
+    client_keys: Any, max_key: Any, server_val: Any, select_fn: Any
+) -> Value:
+    """The same: nobody sees the keys here."""
+    return federated_select(client_keys, max_key, server_val, select_fn)
+
+
 # --------------------------------------------------------------------------- sequences
 
 

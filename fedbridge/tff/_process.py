@@ -111,7 +111,7 @@ class LearningProcess:
         """The state with other weights."""
         weights = model_weights
         if hasattr(weights, "trainable"):
-            weights = fc.ModelWeights(*map(_like, state.global_model_weights, tuple(weights)))
+            weights = fc.ModelWeights(*map(like, state.global_model_weights, tuple(weights)))
         return as_tff(self._process.set_model_weights(as_core(state), weights))
 
     def get_hparams(self, state: Any) -> Any:
@@ -124,7 +124,7 @@ class LearningProcess:
         return as_tff(self._process.set_hparams(as_core(state), hparams))
 
 
-def _like(old: Any, new: Any) -> Any:
+def like(old: Any, new: Any) -> Any:
     """Weights in the containers of others: TFF's are lists, those of functional models tuples."""
     return jax.tree.unflatten(jax.tree.structure(old), jax.tree.leaves(new))
 

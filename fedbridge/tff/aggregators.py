@@ -1,6 +1,8 @@
 """`tff.aggregators`: TFF's factories by their names and arguments, as aggregators of the core."""
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 from fedbridge import jax_core as fc
@@ -9,11 +11,33 @@ from fedbridge.tff._errors import missing
 _nan = fc.aggregators.nan_as_tff
 
 
+class AggregationFactory(fc.Aggregator):
+    """An aggregator of the core where TFF has a factory of them."""
+
+    __slots__ = ()
+
+    def create(self, value_type: Any, weight_type: Any = None) -> "AggregationFactory":
+        """The process of it; an aggregator of the core serves for all types."""
+        return self
+
+
+def factory(make: Callable[..., fc.Aggregator]) -> Callable[..., AggregationFactory]:
+    """A function whose aggregators are factories."""
+
+    @functools.wraps(make)
+    def making(*args: Any, **kwargs: Any) -> AggregationFactory:
+        return AggregationFactory(*make(*args, **kwargs))
+
+    return making
+
+
+@factory
 def SumFactory() -> fc.Aggregator:
     """Sums."""
     return fc.sum_()
 
 
+@factory
 def MeanFactory(
     value_sum_factory: Any = None, weight_sum_factory: Any = None, no_nan_division: bool = False
 ) -> fc.Aggregator:
@@ -21,6 +45,7 @@ def MeanFactory(
     return fc.weighted_mean(value_sum_factory, weight_sum_factory, no_nan_division=no_nan_division)
 
 
+@factory
 def UnweightedMeanFactory(
     value_sum_factory: Any = None, count_sum_factory: Any = None
 ) -> fc.Aggregator:
@@ -28,6 +53,7 @@ def UnweightedMeanFactory(
     return fc.unweighted_mean(value_sum_factory, count_sum_factory)
 
 
+@factory
 def clipping_factory(
     clipping_norm: Any, inner_agg_factory: Any, clipped_count_sum_factory: Any = None
 ) -> fc.Aggregator:
@@ -35,6 +61,7 @@ def clipping_factory(
     return fc.aggregators.clipping(clipping_norm, inner_agg_factory, clipped_count_sum_factory)
 
 
+@factory
 def zeroing_factory(
     zeroing_norm: Any,
     inner_agg_factory: Any,
@@ -45,6 +72,9 @@ def zeroing_factory(
     return fc.aggregators.zeroing(
         zeroing_norm, inner_agg_factory, norm_order, zeroed_count_sum_factory
     )
+
+
+as_weighted_aggregator = factory(fc.aggregators.as_weighted_aggregator)
 
 
 class PrivateQuantileEstimationProcess:
@@ -69,14 +99,14 @@ class PrivateQuantileEstimationProcess:
 class DifferentiallyPrivateFactory:
     """The Gaussian mechanisms."""
 
-    gaussian_fixed = staticmethod(fc.aggregators.gaussian_fixed)
-    gaussian_adaptive = staticmethod(fc.aggregators.gaussian_adaptive)
+    gaussian_fixed = staticmethod(factory(fc.aggregators.gaussian_fixed))
+    gaussian_adaptive = staticmethod(factory(fc.aggregators.gaussian_adaptive))
 
 
 class EncodedSumFactory:
     """Sums of quantized values."""
 
-    quantize_above_threshold = staticmethod(fc.aggregators.quantize_above_threshold)
+    quantize_above_threshold = staticmethod(factory(fc.aggregators.quantize_above_threshold))
 
 
 __getattr__ = missing("tff.aggregators")

@@ -259,6 +259,57 @@ class TensorBoardReleaseManager(ReleaseManager):
         return Done()
 
 
+class SavedModelFileReleaseManager(ReleaseManager):
+    """A SavedModel for each key, which TFF reads; needs TensorFlow.
+
+    Args:
+        root_dir: The folder; it is made.
+        prefix: Of the names of the SavedModels.
+    """
+
+    def __init__(self, root_dir: str | os.PathLike[str], prefix: str = "release_"):
+        fc.check_argument(bool(os.fspath(root_dir)), "root_dir", root_dir, "the name of a folder")
+        self._root, self._prefix = Path(root_dir), prefix
+        self._root.mkdir(parents=True, exist_ok=True)
+
+    def release(self, value: Any, key: Hashable) -> Done:
+        """Writes the numbers and strings of a value, in place of what its key had."""
+        import tensorflow as tf
+
+        def variable(leaf: Any) -> Any:
+            given: Any = leaf if type(leaf) in _PLAIN else np.asarray(leaf)
+            return tf.Variable(given)
+
+        held: Any = tf.Module()
+        held.value = tf.nest.map_structure(variable, value)
+        held.__call__ = tf.function(lambda: held.value, input_signature=())
+        with tempfile.TemporaryDirectory(dir=self._root) as folder:
+            made = Path(folder) / "made"
+            tf.saved_model.save(held, os.fspath(made), signatures={})
+            shutil.rmtree(self._path(key), ignore_errors=True)
+            made.rename(self._path(key))
+        return Done()
+
+    def get_value(self, key: Hashable) -> Done:
+        """The value that was released, as NumPy arrays in the containers of TensorFlow.
+
+        Raises:
+            StateError: Nothing was released under the key.
+        """
+        import tensorflow as tf
+
+        if not self._path(key).is_dir():
+            raise fc.StateError(f"{self._path(key)}: nothing was released under the key {key!r}.")
+        found = tf.saved_model.load(os.fspath(self._path(key)))()
+        return Done(tf.nest.map_structure(lambda leaf: leaf.numpy(), found))
+
+    def _path(self, key: Hashable) -> Path:
+        return self._root / f"{self._prefix}{key}"
+
+
+_PLAIN = (bool, int, float, str, bytes)  # their dtypes are TensorFlow's choice
+
+
 def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """The leaves by their paths, as TFF names them: "a/b", "a/0"; empty containers have none."""
     if isinstance(value, Mapping):

@@ -8,6 +8,7 @@ from fedbridge import jax_core as fc
 from fedbridge.bridge import old_keras
 from fedbridge.tff import _arguments as arguments, _process
 from fedbridge.tff._errors import missing
+from fedbridge.tff.aggregators import factory
 from fedbridge.tff.learning import (
     algorithms as algorithms,
     metrics as metrics,
@@ -29,11 +30,14 @@ from fedbridge.tff.learning.models import (
 )
 
 _nan = fc.aggregators.nan_as_tff
-robust_aggregator = functools.partial(fc.aggregators.robust_aggregator, empty_round=_nan)
-dp_aggregator = functools.partial(fc.aggregators.dp_aggregator, empty_round=_nan)
-compression_aggregator = functools.partial(fc.aggregators.compression_aggregator, empty_round=_nan)
-add_debug_measurements = fc.aggregators.add_debug_measurements
-add_debug_measurements_with_mixed_dtype = fc.aggregators.add_debug_measurements_with_mixed_dtype
+_as_tff = lambda make: factory(functools.partial(make, empty_round=_nan))
+robust_aggregator = _as_tff(fc.aggregators.robust_aggregator)
+dp_aggregator = _as_tff(fc.aggregators.dp_aggregator)
+compression_aggregator = _as_tff(fc.aggregators.compression_aggregator)
+add_debug_measurements = factory(fc.aggregators.add_debug_measurements)
+add_debug_measurements_with_mixed_dtype = factory(
+    fc.aggregators.add_debug_measurements_with_mixed_dtype
+)
 
 # ------------------------------------------------------------------------------- older names
 

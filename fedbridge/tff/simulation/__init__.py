@@ -5,7 +5,7 @@ from typing import Any
 
 from fedbridge import samplers
 from fedbridge.tff._errors import missing
-from fedbridge.tff.simulation import _compose, datasets as datasets
+from fedbridge.tff.simulation import _compose, baselines as baselines, datasets as datasets
 from fedbridge.tff.simulation._checkpoint_manager import (
     FileCheckpointManager as FileCheckpointManager,
 )
