@@ -18,10 +18,20 @@ data_app.command("fetch", epilog=FETCH_EXAMPLE)(data_fetch)
 
 
 class DataSet(enum.StrEnum):
-    """The data sets that fedbridge can find and generate."""
+    """The data sets that fedbridge can generate."""
 
     emnist = "emnist"
     stackoverflow = "stackoverflow"
+
+
+class Source(enum.StrEnum):
+    """The data sets of TFF that can be looked for."""
+
+    emnist = "emnist"
+    stackoverflow = "stackoverflow"
+    shakespeare = "shakespeare"
+    cifar100 = "cifar100"
+    celeba = "celeba"
 
 
 class Preprocessing(enum.StrEnum):
@@ -125,7 +135,9 @@ def data_convert(
 
 
 @data_app.command("find")
-def data_find(dataset: _DataSet) -> None:
+def data_find(
+    dataset: Annotated[Source, typer.Argument(metavar="DATA_SET", help="Which one.")],
+) -> None:
     """Say which copy of a data set will be used."""
     from fedbridge.tff_io import find_data
 

@@ -43,7 +43,7 @@ def test_a_label_outside_the_classes():
 
 def test_a_vocabulary_smaller_than_asked(tmp_path):
     (tmp_path / "stackoverflow.word_count").write_text("the 12\nto 9\n")
-    words = "word_count: it has 2 words, fewer than the 3 asked for; ask for a smaller"
+    words = "word_count: it has 2 words, fewer than the 3 asked for; ask for no more"
     refused(words, lambda: fb.datasets.stackoverflow.load_word_counts(tmp_path, 3))
 
 

@@ -264,6 +264,7 @@ def test_data_commands(stand_ins, tmp_path):
     (clients, _), named = stand_ins.seen["generate"]
     assert (clients, named["seed"]) == (5, 3)
     assert "FOLDER (FEDBRIDGE_DATA)" in invoke("data", "find", "emnist").output
+    assert "FOLDER (FEDBRIDGE_DATA)" in invoke("data", "find", "cifar100").output
     assert invoke("data", "find", "imagenet").exit_code == 2
 
 

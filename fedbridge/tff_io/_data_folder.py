@@ -13,7 +13,13 @@ from fedbridge.tff_io._generate_emnist import generate_emnist
 from fedbridge.tff_io._generate_stackoverflow import generate_stackoverflow
 from fedbridge.tff_io._sql import unpack
 
-_FILES = {"emnist": "emnist_all.sqlite", "stackoverflow": "stackoverflow.sqlite"}
+_FILES = {
+    "emnist": "emnist_all.sqlite",
+    "stackoverflow": "stackoverflow.sqlite",
+    "shakespeare": "shakespeare.sqlite",
+    "cifar100": "cifar100.sqlite",
+    "celeba": "celeba.sqlite",
+}
 _HOST = "https://storage.googleapis.com/tff-datasets-public/"
 _STAND_IN_CLIENTS = 20
 _STAND_IN_USERS, _STAND_IN_SENTENCES = 200, 12_000
@@ -39,7 +45,7 @@ def find_data(dataset: str = "emnist", *, offline_ok: bool = True) -> DataFolder
     generated handwriting.
 
     Args:
-        dataset: "emnist" or "stackoverflow".
+        dataset: "emnist", "stackoverflow", "shakespeare", "cifar100" or "celeba".
         offline_ok: Whether generated data will do.
 
     Raises:

@@ -51,7 +51,8 @@ def read_word_counts(path: str | os.PathLike[str], vocab_size: int | None = None
     if len(counts) < (vocab_size or 1):
         raise ClientDataError(
             f"{path}: it has {len(counts)} words, fewer than the {vocab_size or 1} asked for; ask "
-            "for a smaller vocabulary, or give a file with more words."
+            "for no more (vocab_size, or --vocab-size of `fedbridge data convert`), or give a "
+            "file with more words."
         )
     return counts
 
