@@ -297,7 +297,7 @@ def learning_process(
         }
         return state._replace(**new)
 
-    def weights_of(state: LearningAlgorithmState) -> ModelWeights:
+    def weights_of(state: LearningAlgorithmState) -> PyTree:
         check_is_state(state)
         return state.global_model_weights
 
