@@ -83,8 +83,8 @@ def load(path: str | os.PathLike[str], like: _Tree) -> _Tree:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             leaves = {name: stored[name] for name in stored.files}
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise StateError(f"{path}: its content is no npz ({error}); save it again.") from None
+    except (ValueError, zipfile.BadZipFile):
+        raise StateError(f"{path}: it holds no npz file of numbers; save it again.") from None
     expected = {name: (array.shape, array.dtype) for name, array in _content(like).items()}
     found = {name: (a.shape, a.dtype) for name, a in leaves.items()}
     if expected != found:

@@ -205,7 +205,9 @@ app.command(epilog=TRAIN_EXAMPLES)(train)
 
 @app.command(
     epilog="Examples: [bold]fedbridge parity[/bold] · [bold]fedbridge parity --only mimelite "
-    "--json -[/bold]\n\nExit codes: 0 every cell agrees, 1 one does not, 2 an error."
+    "--json -[/bold]\n\nRows are named by algorithm and parts: weighted_fedavg.client_adam, "
+    "fedsgd.server_yogi, k_means.cases.\n\nExit codes: 0 every cell agrees, 1 one does not, 2 an "
+    "error."
 )
 def parity(
     json: Json = None,

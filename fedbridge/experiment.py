@@ -26,6 +26,8 @@ from fedbridge.jax_core import (
     ModelWeights,
     Pipeline,
     check_argument,
+    check_function,
+    check_whole,
     default_device,
     default_execution,
     one_by_one,
@@ -94,7 +96,7 @@ def train(
             rounds, and the result is the same.
 
     Raises:
-        ArgumentError: A number of rounds that is not positive and whole.
+        ArgumentError: A number of rounds that is not whole, or another argument that is none.
         StateError: The checkpoint is damaged or belongs to another process.
         ClientDataError: There are fewer clients than processes, see `fb.distributed`.
 
@@ -107,6 +109,18 @@ def train(
         >>> [int(m["client_work"]["train"]["num_examples"]) for m in result.metrics]
         [4, 4, 4]
     """
+    for name, value, kind in (
+        ("process", process, LearningProcess),
+        ("data", data, FederatedArrays),
+        ("batches", batches, Pipeline),
+    ):
+        check_argument(isinstance(value, kind), name, value, f"of the type {kind.__name__}")
+    check_whole("rounds", rounds, 0)
+    check_function("sampler", sampler, "(round, client ids)")
+    if evaluate is not None:
+        check_function("evaluate", evaluate, "(weights)")
+    listed = isinstance(on_round, Sequence) and all(map(callable, on_round))
+    check_argument(listed, "on_round", on_round, "a list of functions of (round, metrics)")
     if data.num_clients < jax.process_count():
         raise ClientDataError(
             f"the data has {data.num_clients} clients, and {jax.process_count()} processes share "
@@ -209,8 +223,7 @@ def _check_counts(rounds_per_call: int, checkpoint_every: int, evaluate_every: i
         "evaluate_every": evaluate_every,
     }
     for name, count in counts.items():
-        whole = isinstance(count, int) and count > 0
-        check_argument(whole, name, count, "a whole number of at least 1")
+        check_whole(name, count)
     allowed = f"a multiple of rounds_per_call, which is {rounds_per_call}"
     check_argument(evaluate_every % rounds_per_call == 0, "evaluate_every", evaluate_every, allowed)
 

@@ -27,6 +27,10 @@ errors of every cell. `make parity` also compares the tables of this page. `make
 rows anew from TFF and writes this page; every run of the project's tests repeats a fixed tenth of
 them, and records a random tenth anew.
 
+A row is named by its algorithm and its parts: `weighted_fedavg.client_adam`, `fedsgd.server_yogi`,
+`weighted_mimelite.both_sgd_sgd.clipping_fixed.lstm`, `k_means.cases`. `fedbridge parity --only
+TEXT` repeats the rows with TEXT in their names.
+
 """
 
 result = parity.parity(on_event=lambda event: print(".", end="", flush=True))

@@ -154,7 +154,7 @@ def test_the_sum_can_be_another_aggregator():
     "arguments, words",
     [
         ((0, (2,)), "num_clusters is 0; it must be a whole number above 0"),
-        ((2**30, (2,)), r"num_clusters is 1073741824; it must be at most 1073741823"),
+        ((2**30, (2,)), r"num_clusters is 1073741824; it must be at most 134217728"),
         ((3, (2, -1)), r"data_shape is \(2, -1\); it must be a tuple of whole numbers above 0"),
         ((3, (2,), (-(2**70), 0)), "it must be two whole numbers"),
     ],

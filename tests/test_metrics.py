@@ -546,7 +546,10 @@ def test_keras_3_counts_classes_in_whole_numbers():
         (spec("AUC", summation_method="simpson"), "summation_method is 'simpson'.*minoring"),
         (spec("AUC", multi_label=True), "num_labels is None.*multi_label=True"),
         (spec("AUC", num_labels=3), "num_labels is 3.*multi_label=True"),
-        (spec("AUC", num_thresholds=1), "num_thresholds is 1; it must be at least 2"),
+        (
+            spec("AUC", num_thresholds=1),
+            "num_thresholds is 1; it must be a whole number of at least 2",
+        ),
         (spec("AUC", label_weights=[1.0, -1.0]), "label_weights is .*none negative"),
         (spec("AUC", buckets=3), "AUC.* has buckets=3.*supported arguments: curve"),
         (spec("PrecisionAtRecall", recall=2.0), r"rate to be reached is 2.0.*\[0, 1\]"),

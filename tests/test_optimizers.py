@@ -394,7 +394,9 @@ def test_a_state_without_hyperparameters_has_none():
         state = optimizer.init(jnp.zeros(3))
         assert optimizers.get_hparams(state) == OrderedDict()
         assert same(optimizers.set_hparams(state, {}), state)
-        with pytest.raises(ArgumentError, match=r"learning_rate is no hyper.* which has none;"):
+        with pytest.raises(
+            ArgumentError, match=r"hparams has 'learning_rate', but .* has no hyperparameters;"
+        ):
             optimizers.set_hparams(state, {"learning_rate": 0.1})
 
 
@@ -597,19 +599,19 @@ BAD = [
     ),
     (
         lambda: optimizers.set_hparams(sgd.init(0.0), {"momentum": 0.9}),
-        "momentum is no hyperparameter of this optimizer's state, which has learning_rate; to use",
+        "hparams has 'momentum', but this optimizer's state has learning_rate; build",
     ),
     (
         lambda: optimizers.set_hparams(sgd.init(0.0), {"learning_rate": -1.0}),
-        "learning_rate is -1.0; it must be a number of at least 0.",
+        "hparams['learning_rate'] is -1.0; it must be a number of at least 0.",
     ),
     (
         lambda: optimizers.set_hparams(optimizers.adafactor(1).init(0.0), {"clip_threshold": -1}),
-        "clip_threshold is -1; it must be a number above 0.",
+        "hparams['clip_threshold'] is -1; it must be a number above 0.",
     ),
     (
         lambda: optimizers.set_hparams(optimizers.adamw(1).init(jnp.zeros(2)), {"step": 0}),
-        "which has learning_rate, beta_1, beta_2, epsilon, weight_decay; to use step, build the",
+        "hparams has 'step', but this optimizer's state has learning_rate, beta_1, beta_2, epsilon",
     ),
     (
         lambda: optimizers.adamw(1).update(1.0, optimizers.adamw(1).init(jnp.zeros(()))),

@@ -78,7 +78,7 @@ def fed_avg(
     return compose_learning_process(
         model,
         work,
-        aggregator or weighted_mean(),
-        apply_optimizer(server_optimizer or optimizers.sgdm(1.0)),
+        weighted_mean() if aggregator is None else aggregator,
+        apply_optimizer(optimizers.sgdm(1.0) if server_optimizer is None else server_optimizer),
         execution,
     )

@@ -31,7 +31,7 @@ from fedbridge.jax_core import (
     ModelWeights,
     Round,
     apply_optimizer,
-    check_argument,
+    check_function,
     compose_learning_process,
     default_execution,
     local_training,
@@ -82,8 +82,7 @@ def fed_avg_with_schedule(
     """
     name = "client_learning_rate_fn"
     optimizers.check_schedule(client_learning_rate_fn, name)
-    is_function = callable(client_optimizer_fn)
-    check_argument(is_function, "client_optimizer_fn", client_optimizer_fn, "a function of a rate")
+    check_function("client_optimizer_fn", client_optimizer_fn, "(a rate)")
     first = client_optimizer_fn(client_learning_rate_fn(jnp.zeros((), jnp.int32)))
     optimizers.check_optimizer(first, "client_optimizer_fn(learning rate)")
 
@@ -92,6 +91,8 @@ def fed_avg_with_schedule(
         return local_training(
             model, optimizer, client_weight, metrics_aggregator=metrics_aggregator
         )
+
+    work(jnp.zeros((), jnp.int32))  # what is wrong is refused here, not in the first round
 
     def client(
         round_num: Any, weights: ModelWeights, client: Client
@@ -107,7 +108,7 @@ def fed_avg_with_schedule(
     return compose_learning_process(
         model,
         ClientWork(lambda weights: jnp.zeros((), jnp.int32), client, server, check),
-        aggregator or weighted_mean(),
-        apply_optimizer(server_optimizer or optimizers.sgdm(1.0)),
+        weighted_mean() if aggregator is None else aggregator,
+        apply_optimizer(optimizers.sgdm(1.0) if server_optimizer is None else server_optimizer),
         execution,
     )

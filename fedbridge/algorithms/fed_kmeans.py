@@ -24,6 +24,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from fedbridge.jax_core import (
     Aggregator,
+    ArgumentError,
     Client,
     ClientDataError,
     ClientOutput,
@@ -38,16 +39,21 @@ from fedbridge.jax_core import (
     Round,
     Step,
     check_argument,
+    check_non_finite,
     compose_learning_process,
     default_execution,
     drop_non_finite,
+    is_whole,
     metrics,
     over_steps,
     stateless_normal,
     sum_or,
+    tree_add,
     tree_all_finite,
     tree_zeros_like,
 )
+
+_MOST_BYTES = 2**30
 
 
 class _Centroids(NamedTuple):
@@ -86,8 +92,8 @@ def fed_kmeans(
         finalizer are the vⱼ, which start from 1. Its only metric is `client_work/num_examples`.
 
     Raises:
-        ArgumentError: Fewer than one cluster, a shape or a seed that is none, or more than 2³¹ − 1
-            numbers to draw.
+        ArgumentError: Fewer than one cluster, a shape or a seed that is none, or more than 1
+            GiB of them; a `sum_aggregator` that is a mean.
 
     Example:
         >>> import fedbridge as fb
@@ -101,9 +107,13 @@ def fed_kmeans(
         ([1.3333333730697632, 9.0], [3.0, 2.0])
     """
     _check_arguments(num_clusters, data_shape, random_seed)
+    check_argument(isinstance(feature, str), "feature", feature, "the name of a feature")
+    check_non_finite(non_finite)
     shape = (num_clusters, *data_shape)
     seed = random_seed or (int(time.time() * 100_000), 0)  # TFF's default
     aggregator = sum_or("sum_aggregator", sum_aggregator)
+    if sum_aggregator is not None:
+        _check_sums(aggregator)
     ones = jnp.ones(num_clusters, jnp.float32)
 
     def client(
@@ -171,21 +181,35 @@ def _like(scale: Float[Array, " first"], values: Float[Array, "first ..."]) -> A
 
 
 def _check_arguments(num_clusters: Any, data_shape: Any, random_seed: Any) -> None:
-    check_argument(_whole(num_clusters, 1), "num_clusters", num_clusters, "a whole number above 0")
-    shape = isinstance(data_shape, tuple) and all(_whole(size, 1) for size in data_shape)
-    check_argument(shape, "data_shape", data_shape, "a tuple of whole numbers above 0")
-    numbers = num_clusters * math.prod(data_shape)
     check_argument(
-        numbers < 2**31,
+        is_whole(num_clusters, 1), "num_clusters", num_clusters, "a whole number above 0"
+    )
+    shape = isinstance(data_shape, tuple) and all(is_whole(size, 1) for size in data_shape)
+    check_argument(shape, "data_shape", data_shape, "a tuple of whole numbers above 0")
+    most = _MOST_BYTES // (4 * math.prod(data_shape))
+    check_argument(
+        num_clusters <= most,
         "num_clusters",
         num_clusters,
-        f"at most {(2**31 - 1) // math.prod(data_shape)}: no more centroids of the shape "
-        f"{data_shape} can be drawn",
+        f"at most {most}: more centroids of the shape {data_shape} take more than 1 GiB, and a "
+        "round several times as much",
     )
     seed = isinstance(random_seed, tuple) and len(random_seed) == 2
-    seed = random_seed is None or (seed and all(_whole(number, -(2**63)) for number in random_seed))
+    seed = random_seed is None or (
+        seed and all(is_whole(number, -(2**63)) for number in random_seed)
+    )
     check_argument(seed, "random_seed", random_seed, "two whole numbers, or None for the time")
 
 
-def _whole(number: Any, least: int) -> bool:
-    return isinstance(number, int | np.integer) and number is not True and bool(number >= least)
+def _check_sums(aggregator: Aggregator) -> None:
+    """Refuses what does not grow with the number of clients, such as a mean."""
+    one, key = jnp.ones((), jnp.float32), jax.random.key(0)
+    state = aggregator.initialize(one)
+    told = aggregator.client(state, one, one, key)
+    of_one = aggregator.server(state, told, key).result
+    of_two = aggregator.server(state, tree_add(told, told), key).result
+    if float(of_one) == float(of_two):
+        raise ArgumentError(
+            "sum_aggregator gives for two equal clients what it gives for one; it must be a sum, "
+            "e.g. fb.aggregators.sum_()."
+        )

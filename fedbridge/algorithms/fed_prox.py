@@ -30,7 +30,7 @@ from fedbridge.jax_core import (
     NonFinite,
     Step,
     apply_optimizer,
-    check_argument,
+    check_function,
     check_not_negative,
     compose_learning_process,
     default_execution,
@@ -98,7 +98,7 @@ def fed_prox(
         >>> process = fed_prox(model, 0.1, fb.optimizers.sgdm(0.1))
     """
     check_not_negative("proximal_strength", proximal_strength)
-    check_argument(callable(pull), "pull", pull, "a function of the local and the server's weights")
+    check_function("pull", pull, "(local weights, server's weights)")
     plain = model_gradient(model)
 
     def gradient(server: ModelWeights, local: ModelWeights, step: Step) -> tuple[PyTree, Forward]:
@@ -117,7 +117,7 @@ def fed_prox(
     return compose_learning_process(
         model,
         work._replace(initialize=lambda weights: ()),  # as in TFF: no hyperparameters to set
-        aggregator or weighted_mean(),
-        apply_optimizer(server_optimizer or optimizers.sgdm(1.0)),
+        weighted_mean() if aggregator is None else aggregator,
+        apply_optimizer(optimizers.sgdm(1.0) if server_optimizer is None else server_optimizer),
         execution,
     )

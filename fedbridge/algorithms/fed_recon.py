@@ -44,6 +44,7 @@ from fedbridge.jax_core import (
     apply_optimizer,
     build_dataset_split_fn,
     check_argument,
+    check_function,
     compose_learning_process,
     default_execution,
     drop_non_finite,
@@ -111,20 +112,22 @@ def fed_recon(
         >>> float(state.global_model_weights.trainable)  # the first batch gave the offset 1.5
         0.75
     """
-    split = dataset_split_fn or build_dataset_split_fn(split_dataset=True)
+    split = _split(dataset_split_fn)
     reconstruct_local = _reconstruction(model, reconstruction_optimizer, split)
-    optimizers.check_optimizer(client_optimizer or optimizers.sgdm(0.1), "client_optimizer")
+    client_optimizer = optimizers.sgdm(0.1) if client_optimizer is None else client_optimizer
 
     def training(forward: Callable[..., Forward]) -> ClientWork:
         return local_training(
             Model(model.initial_weights, forward, model.metrics),
-            client_optimizer or optimizers.sgdm(0.1),
+            client_optimizer,
             client_weight,
             metrics_weight=metrics_weight,
             visits=lambda num_batches: split(num_batches)[1],
             metrics_aggregator=metrics_aggregator,
             non_finite=non_finite,
         )
+
+    training(model.forward)  # what is wrong is refused here, not in the first round
 
     def client(
         state: PyTree, weights: ModelWeights, client: Client
@@ -144,8 +147,8 @@ def fed_recon(
     return compose_learning_process(
         model,
         ClientWork(lambda weights: (), client, server),
-        aggregator or weighted_mean(),
-        apply_optimizer(server_optimizer or optimizers.sgdm(1.0)),
+        weighted_mean() if aggregator is None else aggregator,
+        apply_optimizer(optimizers.sgdm(1.0) if server_optimizer is None else server_optimizer),
         execution,
     )
 
@@ -170,7 +173,7 @@ def fed_recon_eval(
     Returns:
         A process like that of `fed_eval`.
     """
-    split = dataset_split_fn or build_dataset_split_fn(split_dataset=True)
+    split = _split(dataset_split_fn)
     reconstruct_local = _reconstruction(model, reconstruction_optimizer, split)
 
     def evaluate(weights: ModelWeights, client: Client) -> PyTree:
@@ -188,6 +191,13 @@ def fed_recon_eval(
     return evaluation_process(model, evaluate, report, execution)
 
 
+def _split(dataset_split_fn: DatasetSplitFn | None) -> DatasetSplitFn:
+    if dataset_split_fn is None:
+        return build_dataset_split_fn(split_dataset=True)
+    check_function("dataset_split_fn", dataset_split_fn, "(the number of batches)")
+    return dataset_split_fn
+
+
 def _reconstruction(
     model: ReconstructionModel,
     optimizer: optax.GradientTransformation | None,
@@ -197,6 +207,6 @@ def _reconstruction(
     allowed = "a ReconstructionModel, e.g. of fb.from_keras_reconstruction"
     check_argument(is_one, "model", model, allowed)
     support = lambda num_batches: split(num_batches)[0]
-    optimizer = optimizer or optimizers.sgdm(0.1)
+    optimizer = optimizers.sgdm(0.1) if optimizer is None else optimizer
     optimizers.check_optimizer(optimizer, "reconstruction_optimizer")
     return reconstruct(model, optimizer, support)

@@ -33,6 +33,8 @@ from fedbridge.jax_core import (
     Round,
     Step,
     apply_optimizer,
+    check_metrics_aggregator,
+    check_non_finite,
     client_result,
     compose_learning_process,
     default_execution,
@@ -78,8 +80,8 @@ def fed_sgd(
     return compose_learning_process(
         model,
         full_gradient_work(model, metrics_aggregator, non_finite),
-        aggregator or weighted_mean(),
-        apply_optimizer(server_optimizer or optimizers.sgdm(0.1)),
+        weighted_mean() if aggregator is None else aggregator,
+        apply_optimizer(optimizers.sgdm(0.1) if server_optimizer is None else server_optimizer),
         execution,
     )
 
@@ -95,6 +97,8 @@ def full_gradient_work(
 ) -> ClientWork:
     """The mean gradient over the client's examples, at the server's weights."""
     gradient = model_gradient(model)
+    check_metrics_aggregator(metrics_aggregator)
+    check_non_finite(non_finite)
 
     def client(
         state: PyTree, weights: ModelWeights, client: Client

@@ -92,15 +92,15 @@ def mime_lite(
         model,
         base_optimizer,
         client_weight,
-        full_gradient_aggregator or weighted_mean(),
+        weighted_mean() if full_gradient_aggregator is None else full_gradient_aggregator,
         metrics_aggregator,
         non_finite,
     )
     return compose_learning_process(
         model,
         work,
-        aggregator or weighted_mean(),
-        apply_optimizer(server_optimizer or optimizers.sgdm(1.0)),
+        weighted_mean() if aggregator is None else aggregator,
+        apply_optimizer(optimizers.sgdm(1.0) if server_optimizer is None else server_optimizer),
         execution,
     )
 
@@ -143,15 +143,15 @@ def mime_lite_with_schedule(
         model,
         base_optimizer,
         client_weight,
-        full_gradient_aggregator or weighted_mean(),
+        weighted_mean() if full_gradient_aggregator is None else full_gradient_aggregator,
         metrics_aggregator,
         non_finite,
     )
     return compose_learning_process(
         model,
         _scheduled(work, learning_rate_fn),
-        aggregator or weighted_mean(),
-        apply_optimizer(server_optimizer or optimizers.sgdm(1.0)),
+        weighted_mean() if aggregator is None else aggregator,
+        apply_optimizer(optimizers.sgdm(1.0) if server_optimizer is None else server_optimizer),
         execution,
     )
 
@@ -185,6 +185,8 @@ def _client_work(
             metrics_aggregator=metrics_aggregator,
             non_finite=non_finite,
         )
+
+    training(())  # what is wrong is refused here, not in the first round
 
     def full_gradient(weights: ModelWeights, client: Client) -> PyTree:
         def step(seen: tuple[PyTree, Any], step: Step) -> tuple[PyTree, Any]:

@@ -29,11 +29,15 @@ from fedbridge.jax_core import (
     PerClient,
     Step,
     check_argument,
+    check_function,
+    check_model,
     check_weights,
+    check_whole,
     default_execution,
     finalize_metrics,
     local_evaluation,
     model_gradient,
+    optimizers,
     over_clients,
     over_steps,
     placing,
@@ -90,12 +94,21 @@ def personalization_eval(
         >>> list(metrics), list(metrics["tune"]), metrics["tune"]["num_train_examples"].tolist()
         (['baseline_metrics', 'tune'], ['epoch_2', 'epoch_4', 'num_train_examples'], [12])
     """
+    check_model(model)
+    named = isinstance(strategies, Mapping)
+    check_argument(named, "strategies", strategies, "a mapping of names to strategies")
     base = "baseline_metrics"
     others = base not in strategies
     check_argument(others, "strategies", list(strategies), f"names other than {base!r}")
-    positive = isinstance(max_num_clients, int) and max_num_clients > 0
-    check_argument(positive, "max_num_clients", max_num_clients, "a whole number of at least 1")
-    every = OrderedDict({base: baseline or evaluate_on_test, **strategies})
+    check_whole("max_num_clients", max_num_clients)
+    is_one = isinstance(execution, Execution)
+    check_argument(is_one, "execution", execution, "of the type Execution")
+    every = OrderedDict({base: evaluate_on_test if baseline is None else baseline, **strategies})
+    for name, strategy in every.items():
+        called = strategy is not personalize
+        shown = "baseline" if name == base else f"strategies[{name!r}]"
+        check_argument(called, shown, strategy, "called, with an optimizer")
+        check_function(shown, strategy, "(model, weights, client)")
 
     def run(weights: ModelWeights, cohort: Cohort) -> PyTree:
         def client_fn(weights: ModelWeights, client: Client) -> ClientOutput:
@@ -165,8 +178,10 @@ def personalize(
         ArgumentError: A number of epochs below 1.
     """
     for name, value in (("num_epochs", num_epochs), ("num_epochs_per_eval", num_epochs_per_eval)):
-        positive = isinstance(value, int) and value >= 1
-        check_argument(positive, name, value, "a whole number of at least 1")
+        check_whole(name, value)
+    optimizers.check_optimizer(optimizer, "optimizer")
+    check_argument(isinstance(train, str), "train", train, "the name of a stream")
+    check_function("evaluate", evaluate, "(model, weights, client)")
     stops = [*range(num_epochs_per_eval, num_epochs, num_epochs_per_eval), num_epochs]
 
     def strategy(model: Model, weights: ModelWeights, client: Client) -> OrderedDict[str, PyTree]:

@@ -22,6 +22,7 @@ from fedbridge.jax_core._client_work import (
     Gradient as Gradient,
     NonFinite as NonFinite,
     Round as Round,
+    check_non_finite as check_non_finite,
     client_result as client_result,
     drop_non_finite as drop_non_finite,
     keep_non_finite as keep_non_finite,
@@ -60,6 +61,9 @@ from fedbridge.jax_core._errors import (
     StateError as StateError,
     TraceError as TraceError,
     check_argument as check_argument,
+    check_function as check_function,
+    check_whole as check_whole,
+    is_whole as is_whole,
 )
 from fedbridge.jax_core._evaluation import (
     EvaluationAggregator as EvaluationAggregator,
@@ -76,6 +80,7 @@ from fedbridge.jax_core._lstm import lstm as lstm
 from fedbridge.jax_core._metrics_aggregators import (
     MetricsAggregator as MetricsAggregator,
     PerClient as PerClient,
+    check_metrics_aggregator as check_metrics_aggregator,
     finalize_metrics as finalize_metrics,
     finalize_then_sample as finalize_then_sample,
     per_client as per_client,
@@ -88,6 +93,7 @@ from fedbridge.jax_core._model import (
     Metric as Metric,
     Model as Model,
     ModelWeights as ModelWeights,
+    check_model as check_model,
 )
 from fedbridge.jax_core._philox import stateless_normal as stateless_normal
 from fedbridge.jax_core._pipeline import (
@@ -103,7 +109,6 @@ from fedbridge.jax_core._process import (
     LearningProcess as LearningProcess,
     LearningProcessOutput as LearningProcessOutput,
     Start as Start,
-    check_model as check_model,
     check_weights as check_weights,
     compose_learning_process as compose_learning_process,
     learning_process as learning_process,

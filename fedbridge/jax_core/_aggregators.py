@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
-from fedbridge.jax_core._errors import ArgumentError, check_argument
+from fedbridge.jax_core._errors import ArgumentError, check_argument, check_bool
 from fedbridge.jax_core._trees import tree_scale
 from fedbridge.jax_core.metrics import divide_no_nan
 
@@ -58,6 +58,7 @@ def as_weighted_aggregator(unweighted: Aggregator) -> Aggregator:
 
     What is wrapped around it then sees them: debug measurements become weighted ones.
     """
+    check_aggregator("unweighted", unweighted)
     return unweighted._replace(weighted=True)
 
 
@@ -73,11 +74,12 @@ def sum_or(name: str, aggregator: Aggregator | None) -> Aggregator:
     Raises:
         ArgumentError: It is a weighted one.
     """
-    if aggregator is not None:
-        check_aggregator(name, aggregator)
-    if aggregator is not None and aggregator.weighted:
+    if aggregator is None:
+        return sum_()
+    check_aggregator(name, aggregator)
+    if aggregator.weighted:
         raise ArgumentError(f"{name} is a weighted aggregator; it must be an unweighted one.")
-    return aggregator or sum_()
+    return aggregator
 
 
 class Parts(NamedTuple):
@@ -108,6 +110,7 @@ def weighted_mean(
         >>> float(mean.server(mean.initialize(0.0), total, key).result)
         3.0
     """
+    check_bool("no_nan_division", no_nan_division)
     return _mean(
         sum_or("value_sum", value_sum),
         sum_or("weight_sum", weight_sum),

@@ -16,7 +16,7 @@ from fedbridge.jax_core._columns import (
     num_rows,
     take_rows,
 )
-from fedbridge.jax_core._errors import ClientDataError, check_argument
+from fedbridge.jax_core._errors import ClientDataError, check_bool, check_whole
 
 if TYPE_CHECKING:
     from fedbridge.jax_core._residence import Residence
@@ -203,8 +203,9 @@ class FederatedArrays:
             >>> data.resident(False).on_device
             False
         """
-        whole = isinstance(buffer_bytes, int) and buffer_bytes > 0
-        check_argument(whole, "buffer_bytes", buffer_bytes, "a whole number of at least 1")
+        if on_device is not None:
+            check_bool("on_device", on_device)
+        check_whole("buffer_bytes", buffer_bytes)
         return dataclasses.replace(self, on_device=on_device, buffer_bytes=buffer_bytes)
 
     def pooled(self, client_id: str = "all") -> "FederatedArrays":

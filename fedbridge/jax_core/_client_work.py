@@ -14,13 +14,14 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from fedbridge.jax_core._clients import ClientOutput
 from fedbridge.jax_core._cohort import TRAIN
-from fedbridge.jax_core._errors import check_argument
+from fedbridge.jax_core._errors import check_function
 from fedbridge.jax_core._metrics_aggregators import (
     MetricsAggregator,
+    check_metrics_aggregator,
     sum_then_finalize,
     zero_metrics,
 )
-from fedbridge.jax_core._model import Forward, Metric, Model, ModelWeights
+from fedbridge.jax_core._model import Forward, Metric, Model, ModelWeights, check_model
 from fedbridge.jax_core._steps import Client, Step, Visits, every_batch, over_steps
 from fedbridge.jax_core._trees import tree_all_finite, tree_sub, tree_where, tree_zeros_like
 from fedbridge.jax_core.optimizers import check_optimizer, get_hparams, set_hparams
@@ -87,6 +88,7 @@ Gradient = Callable[[ModelWeights, ModelWeights, Step], tuple[PyTree, Forward]]
 
 def model_gradient(model: Model) -> Gradient:
     """The gradient of the model's objective on the step's batch."""
+    check_model(model)
 
     def gradient(start: Any, local: ModelWeights, step: Step) -> tuple[PyTree, Forward]:
         def objective(trainable: PyTree) -> tuple[Float[Array, ""], Forward]:
@@ -111,6 +113,11 @@ def drop_non_finite(finite: Bool[Array, ""], values: PyTree, zeros: PyTree) -> P
 def keep_non_finite(finite: Bool[Array, ""], values: PyTree, zeros: PyTree) -> PyTree:
     """They count, NaN or not, as in TFF's FedProx, FedSGD, MimeLite and FedRecon."""
     return values
+
+
+def check_non_finite(non_finite: Any) -> None:
+    """Refuses what is no function of this kind, e.g. "keep"."""
+    check_function("non_finite", non_finite, "(finite, values, zeros), e.g. fb.keep_non_finite")
 
 
 def client_result(
@@ -183,12 +190,15 @@ def local_training(
         ArgumentError: A client optimizer that is none.
     """
     check_optimizer(client_optimizer, "client_optimizer")
-    weighs = callable(client_weight)
-    check_argument(weighs, "client_weight", client_weight, "a function of the number of examples")
-    kind = MetricsAggregator
-    right = isinstance(metrics_aggregator, kind)
-    check_argument(right, "metrics_aggregator", metrics_aggregator, f"a {kind.__name__}, called")
-    gradient = gradient or model_gradient(model)
+    check_model(model)
+    check_function("client_weight", client_weight, "(the number of examples)")
+    check_function("visits", visits, "(the number of batches)")
+    if metrics_weight is not None:
+        check_function("metrics_weight", metrics_weight, "(the accumulators of the metrics)")
+    check_metrics_aggregator(metrics_aggregator)
+    check_non_finite(non_finite)
+    gradient = model_gradient(model) if gradient is None else gradient
+    check_function("gradient", gradient, "(server's weights, local weights, step)")
 
     def initialize(weights: ModelWeights) -> PyTree:
         return get_hparams(client_optimizer.init(weights.trainable))

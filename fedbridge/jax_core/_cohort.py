@@ -24,7 +24,7 @@ from fedbridge.jax_core._columns import (
     filled_up,
     num_rows,
 )
-from fedbridge.jax_core._errors import ClientDataError
+from fedbridge.jax_core._errors import ClientDataError, check_argument, is_whole
 from fedbridge.jax_core._model import Batch
 from fedbridge.jax_core._pipeline import ClientPlan, Pipeline
 
@@ -241,7 +241,15 @@ def cohort_of(
     seed: int = 0,
 ) -> Cohort:
     """The cohort of these clients of a data set; see `FederatedArrays.cohort`."""
+    check_argument(is_whole(round, 0) and round < 2**32, "round", round, "a whole number from 0 on")
+    is_seed = is_whole(seed, -(2**63)) and seed < 2**63
+    check_argument(is_seed, "seed", seed, "a whole number of 64 bits")
     pipelines = {TRAIN: batches} if isinstance(batches, Pipeline) else batches
+    named = isinstance(pipelines, Mapping) and len(pipelines) > 0
+    right = named and all(isinstance(one, Pipeline) for one in pipelines.values())
+    check_argument(right, "batches", batches, "fb.Batches(...), or such a pipeline for each stream")
+    listed = isinstance(client_ids, Sequence | np.ndarray)
+    check_argument(listed, "client_ids", client_ids, "a list of client ids")
     slices = [data.client_rows(client_id) for client_id in client_ids]
     first_rows = np.array([s.start for s in slices], np.int64)
     if first_rows.max(initial=0) >= 2**31:

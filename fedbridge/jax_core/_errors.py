@@ -14,6 +14,12 @@
 The command line prints the sentence and exits with 2; a library user catches the class.
 """
 
+import inspect
+import re
+from typing import Any
+
+import numpy as np
+
 
 class FedbridgeError(Exception):
     """Base of every error that fedbridge raises on purpose."""
@@ -67,4 +73,73 @@ def check_argument(holds: bool, name: str, value: object, allowed: str) -> None:
         fedbridge.jax_core._errors.ArgumentError: quantile is 1.5; it must be below 1.
     """
     if not holds:
-        raise ArgumentError(f"{name} is {value!r}; it must be {allowed}.")
+        raise ArgumentError(f"{name} is {shown(value)}; it must be {allowed}.")
+
+
+def shown(value: object, most: int = 100) -> str:
+    """A value in an error: on one line, short, without addresses.
+
+    Example:
+        >>> shown("a" * 200, most=12)
+        "'aaaaaaaa..."
+    """
+    if hasattr(value, "_fields"):  # of a model, an aggregator: whose weights nobody wants to read
+        return f"{type(value).__name__}(...)"
+    text = " ".join(re.sub(r" at 0x[0-9a-f]+", "", repr(value)).split())
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def as_scalar(value: object) -> np.ndarray:
+    """A number as an array of shape (); what is none, nested lists too, as one that is none."""
+    return np.asarray(None if isinstance(value, list | tuple) else value)
+
+
+def is_real(value: object) -> bool:
+    """Whether this is one real number; a bool is none."""
+    return (
+        not isinstance(value, str)
+        and np.ndim(as_scalar(value)) == 0
+        and (as_scalar(value).dtype.kind in "iuf")
+    )
+
+
+def check_bool(name: str, value: object) -> None:
+    """Refuses what is neither true nor false, such as "no", which Python takes for true."""
+    holds = isinstance(value, int | np.bool_) and value in (0, 1)
+    check_argument(holds, name, value, "True or False")
+
+
+def check_whole(name: str, value: object, least: int = 1) -> None:
+    """Refuses what is no whole number, or less than the least."""
+    check_argument(is_whole(value, least), name, value, f"a whole number of at least {least}")
+
+
+def is_whole(value: Any, least: int) -> bool:
+    """Whether this is a whole number of at least so much; a bool is none."""
+    number = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return number and bool(value >= least)
+
+
+def check_function(name: str, value: Any, takes: str) -> None:
+    """Refuses what is no function of so many arguments.
+
+    Args:
+        name: What the error calls it.
+        value: What was given as a function.
+        takes: Its arguments in words, `"(local weights, server's weights)"`.
+
+    Example:
+        >>> check_function("pull", max, "(a, b)")
+        >>> check_function("pull", lambda a: a, "(a, b)")
+        Traceback (most recent call last):
+        fedbridge.jax_core._errors.ArgumentError: pull is <function <lambda>>; it must be ...
+    """
+    holds = callable(value)
+    if holds:
+        try:
+            inspect.signature(value).bind(*takes.partition(")")[0].split(","))
+        except TypeError:
+            holds = False
+        except ValueError:  # a function of C, which tells nothing
+            pass
+    check_argument(holds, name, value, f"a function of {takes}")

@@ -17,7 +17,7 @@ from fedbridge.jax_core._client_work import Round
 from fedbridge.jax_core._clients import ClientOutput, Execution, over_clients
 from fedbridge.jax_core._cohort import Cohort
 from fedbridge.jax_core._default_execution import default_execution
-from fedbridge.jax_core._errors import check_argument
+from fedbridge.jax_core._errors import check_argument, check_whole
 from fedbridge.jax_core._metrics_aggregators import (
     Metrics,
     PerClient,
@@ -31,7 +31,7 @@ from fedbridge.jax_core._process import (
     LearningProcessOutput,
     Start,
     check_counts,
-    check_model,
+    check_start,
     check_state,
     check_weights,
     learning_process,
@@ -92,8 +92,7 @@ def sample_over_rounds(sample_size: int = 100) -> EvaluationAggregator:
     Raises:
         ArgumentError: A sample size that is not a positive whole number.
     """
-    positive = isinstance(sample_size, int) and sample_size > 0
-    check_argument(positive, "sample_size", sample_size, "a whole number of at least 1")
+    check_whole("sample_size", sample_size)
 
     def initialize(metrics: Metrics) -> OrderedDict:
         values = jax.eval_shape(lambda: finalize_metrics(metrics, zero_metrics(metrics)))
@@ -206,7 +205,7 @@ def evaluation_process(
         report: What becomes of the accumulators.
         execution: How the clients run.
     """
-    check_model(model)
+    check_start(model)
     right = isinstance(execution, Execution)
     check_argument(right, "execution", execution, "of the type Execution")
 

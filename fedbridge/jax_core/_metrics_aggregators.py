@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Int, Key, PyTree
 
 from fedbridge.jax_core._clients import ClientOutput
-from fedbridge.jax_core._errors import check_argument
+from fedbridge.jax_core._errors import check_argument, check_whole
 from fedbridge.jax_core._model import Metric
 
 Metrics = Mapping[str, Metric]
@@ -41,6 +41,12 @@ class MetricsAggregator(NamedTuple):
 
     client: Callable[[Metrics, PyTree], ClientOutput]
     server: Callable[[Metrics, ClientOutput, Int[Any, ""], Key[Any, ""]], PyTree]
+
+
+def check_metrics_aggregator(aggregator: Any) -> None:
+    """Refuses what is none, e.g. a function that makes one, uncalled."""
+    is_one = isinstance(aggregator, MetricsAggregator)
+    check_argument(is_one, "metrics_aggregator", aggregator, "a MetricsAggregator, called")
 
 
 def zero_metrics(metrics: Metrics) -> OrderedDict[str, PyTree]:
@@ -76,8 +82,7 @@ def finalize_then_sample(sample_size: int = 100) -> MetricsAggregator:
     Raises:
         ArgumentError: A sample size that is not a positive whole number.
     """
-    positive = isinstance(sample_size, int) and sample_size > 0
-    check_argument(positive, "sample_size", sample_size, "a whole number of at least 1")
+    check_whole("sample_size", sample_size)
 
     def server(metrics: Metrics, sums: ClientOutput, count: Any, key: Any) -> PerClient:
         padded = len(jax.tree.leaves(sums.kept)[0])

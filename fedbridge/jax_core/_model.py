@@ -10,6 +10,8 @@ from typing import Any, NamedTuple, Protocol
 
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
+from fedbridge.jax_core._errors import check_argument
+
 Batch = Mapping[str, Any]
 """One batch: feature name to array, `[batch, ...]`."""
 
@@ -104,3 +106,9 @@ class Model(NamedTuple):
     metrics: Mapping[str, Metric]
     masked: bool = True
     check: Callable[[Any], None] = lambda cohort: None
+
+
+def check_model(model: Any) -> None:
+    """Refuses what is no model, e.g. a function that makes one, uncalled."""
+    is_one = isinstance(model, Model)
+    check_argument(is_one, "model", model, "a model: one of fb.models, called, or fb.from_keras")

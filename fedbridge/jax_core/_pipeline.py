@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, SupportsIndex
 import numpy as np
 from jaxtyping import Int32, Int64
 
-from fedbridge.jax_core._errors import ClientDataError
+from fedbridge.jax_core._errors import ClientDataError, check_bool
 from fedbridge.jax_core._philox import philox_words
 
 Pull = Callable[[int], list[int]]
@@ -263,6 +263,7 @@ class Pipeline(NamedTuple):
             ClientDataError: `global_seed` without `seed`: TensorFlow then counts the operations
                 that the program made before.
         """
+        check_bool("reshuffle_each_iteration", reshuffle_each_iteration)
         buffer_size = _integer("shuffle", "buffer_size", buffer_size, least=1)
         return self._then(
             "shuffle",
@@ -281,6 +282,7 @@ class Pipeline(NamedTuple):
 
     def batch(self, size: int, drop_remainder: bool = False) -> "Pipeline":
         """Forms batches of `size` rows; the last may be smaller, or is dropped."""
+        check_bool("drop_remainder", drop_remainder)
         return self._then("batch", _Batch(_integer("batch", "size", size, least=1), drop_remainder))
 
     @property

@@ -103,8 +103,8 @@ class Start(Protocol):
     def check(self) -> Any: ...
 
 
-def check_model(model: Any) -> None:
-    """Refuses what is no model, e.g. a function that makes one, uncalled."""
+def check_start(model: Any) -> None:
+    """Refuses what is no model, and nothing like it."""
     is_one = isinstance(model, Start)
     check_argument(is_one, "model", model, "a model: one of fb.models, called, or fb.from_keras")
 
@@ -132,8 +132,36 @@ def compose_learning_process(
 
     Raises:
         ArgumentError: A part that is none, e.g. a function that makes one, uncalled.
+
+    Example:
+        An algorithm of one's own: clients send only the signs of their gradient.
+
+        >>> import fedbridge as fb
+        >>> model = fb.models.softmax_regression((2,), 3, x="x", y="y")
+        >>> gradient = fb.model_gradient(model)
+        >>> def client(state, weights, client):
+        ...     def step(seen, step):
+        ...         total, count = seen
+        ...         of_batch, forward = gradient(weights, weights, step)
+        ...         return jax.tree.map(jnp.add, total, of_batch), count + forward.num_examples
+        ...     zeros = jax.tree.map(jnp.zeros_like, weights.trainable), jnp.int32(0)
+        ...     total, count = fb.over_steps(step, zeros, client)
+        ...     result = fb.ClientResult(jax.tree.map(jnp.sign, total), jnp.float32(1))
+        ...     return result, fb.ClientOutput({"num_examples": count})
+        >>> work = fb.ClientWork(
+        ...     initialize=lambda weights: (),
+        ...     client=client,
+        ...     server=lambda state, sums, round: (state, sums.summed))
+        >>> finalizer = fb.apply_optimizer(fb.optimizers.sgdm(0.01))
+        >>> process = compose_learning_process(model, work, fb.unweighted_mean(), finalizer)
+        >>> arrays = {"x": np.eye(3, 2, dtype="f"), "y": np.arange(3, dtype="i4")}
+        >>> data = fb.from_clients({"a": arrays})
+        >>> cohort = data.cohort(["a"], fb.Batches(batch_size=2))
+        >>> state, metrics = process.next(process.initialize(), cohort)
+        >>> int(metrics["client_work"]["num_examples"])
+        3
     """
-    check_model(model)
+    check_start(model)
     check_aggregator("aggregator", aggregator)
     for name, value, kind in (
         ("client_work", client_work, ClientWork),
@@ -238,13 +266,16 @@ def learning_process(
     """A learning process with the usual accessors of weights and hyperparameters."""
 
     def set_weights(state: LearningAlgorithmState, weights: PyTree) -> LearningAlgorithmState:
+        check_is_state(state)
         old = state.global_model_weights
         _check_same_shapes(old, weights)
+        _check_same_kinds(old, weights)
         new = from_named_leaves(old, named_leaves(weights))
         cast = lambda leaf, like: jnp.asarray(leaf, jnp.asarray(like).dtype)
         return state._replace(global_model_weights=jax.tree.map(cast, new, old))
 
     def hparams_of(state: LearningAlgorithmState) -> OrderedDict:
+        check_is_state(state)
         return OrderedDict(
             client_work=get_hparams(state.client_work), finalizer=get_hparams(state.finalizer)
         )
@@ -252,24 +283,28 @@ def learning_process(
     def with_hparams(
         state: LearningAlgorithmState, hparams: Mapping[str, Mapping]
     ) -> LearningAlgorithmState:
-        is_map = lambda values: isinstance(values, Mapping)
-        check_argument(is_map(hparams), "hparams", hparams, "a mapping of parts to their values")
-        for part, values in hparams.items():
-            check_argument(is_map(values), f"hparams[{part!r}]", values, "a mapping of names")
-        unknown = sorted(set(hparams) - {"client_work", "finalizer"})
+        check_is_state(state)
+        right = isinstance(hparams, Mapping)
+        check_argument(right, "hparams", hparams, "a mapping of parts to their values")
+        unknown = [part for part in hparams if part not in ("client_work", "finalizer")]
         if unknown:
             raise ArgumentError(
                 f"hparams has the part {unknown[0]!r}; its parts are 'client_work' and 'finalizer'."
             )
-        return state._replace(
-            client_work=set_hparams(state.client_work, hparams.get("client_work", {})),
-            finalizer=set_hparams(state.finalizer, hparams.get("finalizer", {})),
-        )
+        new = {
+            part: set_hparams(getattr(state, part), values, f"hparams[{part!r}]")
+            for part, values in hparams.items()
+        }
+        return state._replace(**new)
+
+    def weights_of(state: LearningAlgorithmState) -> PyTree:
+        check_is_state(state)
+        return state.global_model_weights
 
     return LearningProcess(
         initialize,
         next,
-        lambda state: state.global_model_weights,
+        weights_of,
         set_weights,
         hparams_of,
         with_hparams,
@@ -298,14 +333,23 @@ def check_state(names: frozenset[str], state: LearningAlgorithmState) -> None:
     Raises:
         StateError: It has other leaves.
     """
+    check_is_state(state)
     given = _names_in(state)
     if given != names:
-        name = min(given ^ names)
+        # A leaf says more than an empty container, and what is deeper more than what is around it.
+        name = min(given ^ names, key=lambda name: (name.endswith("()"), -name.count("/"), name))
         raise StateError(
-            f"the state {'has' if name in given else 'lacks'} {name!r}, unlike those of this "
+            f"the state {'has' if name in given else 'lacks'} "
+            f"{name.removesuffix('()')!r}, unlike those of this "
             "process: it is of another algorithm, optimizer or aggregator; to go on with its "
             "weights, `process.set_model_weights(process.initialize(), weights)`."
         )
+
+
+def check_is_state(state: Any) -> None:
+    """Refuses what is no state at all, e.g. weights."""
+    is_one = hasattr(state, "global_model_weights")
+    check_argument(is_one, "state", state, "a state of this process, e.g. process.initialize()")
 
 
 def check_weights(model: Start, weights: PyTree) -> None:
@@ -317,6 +361,8 @@ def placing(model: Start, execution: Execution) -> Callable[[Cohort], Cohort]:
     """What checks a cohort, tells it what an opaque model must know, and places it."""
 
     def place(cohort: Cohort) -> Cohort:
+        is_one = isinstance(cohort, Cohort)
+        check_argument(is_one, "cohort", cohort, "a cohort: data.cohort(client_ids, batches)")
         if cohort.placed:
             return cohort
         model.check(cohort)
@@ -378,6 +424,21 @@ def to_numpy(tree: PyTree, *, wide: bool = True) -> PyTree:
 
     is_leaf = lambda node: isinstance(node, PerClient)
     return jax.tree.map(convert, jax.device_get(tree), is_leaf=is_leaf)
+
+
+def _check_same_kinds(expected: PyTree, given: PyTree) -> None:
+    """Refuses whole numbers where the model has real ones, and the reverse, as TFF's rounds do."""
+    kinds = (jnp.floating, jnp.integer, jnp.bool_)
+    kind_of = lambda leaf: [jnp.issubdtype(leaf.dtype, kind) for kind in kinds]
+    for path, leaf in named_leaves(given).items():
+        like = jnp.asarray(named_leaves(expected)[path])
+        array = np.asarray(leaf)
+        if kind_of(array) != kind_of(like):
+            weight = f"weight {path!r}" if path else "the weights"
+            raise StateError(
+                f"{weight}: the model has {like.dtype}, but {array.dtype} was given; cast it with "
+                f"`.astype({str(like.dtype)!r})`."
+            )
 
 
 def _check_same_shapes(expected: PyTree, given: PyTree) -> None:

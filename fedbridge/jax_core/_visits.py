@@ -6,7 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Int
 
-from fedbridge.jax_core._errors import check_argument
+from fedbridge.jax_core._errors import check_bool, check_whole
 from fedbridge.jax_core._steps import Visits, every_batch
 
 DatasetSplitFn = Callable[[Int[Any, ""]], tuple[Visits, Visits]]
@@ -61,9 +61,9 @@ def build_dataset_split_fn(
         ("post_recon_epochs", post_recon_epochs),
         ("post_recon_steps_max", post_recon_steps_max),
     ):
-        missing = value is None and name.endswith("max")
-        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-        check_argument(missing or whole, name, value, "a whole number of at least 0")
+        if not (value is None and name.endswith("max")):
+            check_whole(name, value, 0)
+    check_bool("split_dataset", split_dataset)
     stride = 2 if split_dataset else 1
 
     def split(num_batches: Int[Any, ""]) -> tuple[Visits, Visits]:

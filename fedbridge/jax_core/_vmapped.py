@@ -22,7 +22,7 @@ from fedbridge.jax_core._clients import (
     zeros_per_client,
 )
 from fedbridge.jax_core._cohort import Cohort
-from fedbridge.jax_core._errors import check_argument
+from fedbridge.jax_core._errors import check_whole
 from fedbridge.jax_core._steps import Client
 from fedbridge.jax_core._trees import tree_where
 
@@ -48,8 +48,7 @@ def vmapped(chunk_size: int = 16) -> Execution:
         >>> process = fb.algorithms.fed_avg(
         ...     model, fb.optimizers.sgdm(0.1), execution=vmapped(chunk_size=8))
     """
-    positive = isinstance(chunk_size, int) and chunk_size is not True and chunk_size > 0
-    check_argument(positive, "chunk_size", chunk_size, "a whole number of at least 1")
+    check_whole("chunk_size", chunk_size)
 
     def over_chunks(
         client_fn: ClientFn, server_values: PyTree, cohort: Cohort

@@ -112,8 +112,8 @@ def weights_from_npz(path: str | os.PathLike[str], like: _Tree) -> _Tree:
         leaves = {name: stored[name] for name in stored.files}
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from None
-    except (*_NOT_NPZ, zipfile.BadZipFile, zlib.error) as error:
-        raise _unreadable(path, str(error)) from None
+    except (*_NOT_NPZ, zipfile.BadZipFile, zlib.error):
+        raise _unreadable(path, "it is no npz file of numbers") from None
     for name, array in leaves.items():
         # npz knows no bfloat16: its bytes come back without their dtype.
         if array.dtype.kind == "V" and name in wanted and wanted[name].dtype.itemsize == 2:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fedbridge.jax_core._errors import check_argument
+from fedbridge.jax_core._errors import as_scalar, check_argument
 
 Number = Any
 """A number of Python, NumPy or jax; an int is a fine float, a bool is none."""
@@ -22,7 +22,8 @@ def check_number(name: str, value: Number, allowed: str, holds: Callable[[float]
         Traceback (most recent call last):
         fedbridge.jax_core._errors.ArgumentError: clip is -1.0; it must be a number above 0.
     """
-    real = np.ndim(value) == 0 and np.asarray(value).dtype.kind in "iuf"
+    array = as_scalar(value)
+    real = array.ndim == 0 and array.dtype.kind in "iuf"
     with np.errstate(over="ignore"):
         check_argument(real and bool(holds(float(np.float32(value)))), name, value, allowed)
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
+from fedbridge.jax_core._errors import check_argument
 from fedbridge.jax_core._trees import tree_norm
 from fedbridge.jax_core.aggregators._arguments import (
     Number,
@@ -44,6 +45,12 @@ class DPQuery(NamedTuple):
     server: Callable[[Any, PyTree, Key[Array, ""]], tuple[PyTree, Any]]
     event: Callable[[Any], PyTree]
     metrics: Callable[[Any], OrderedDict[str, PyTree]]
+
+
+def check_query(name: str, query: Any) -> None:
+    """Refuses what is no query, e.g. a function that makes one, uncalled."""
+    is_one = isinstance(query, DPQuery)
+    check_argument(is_one, name, query, "a DPQuery, e.g. gaussian_sum(clip, stddev)")
 
 
 def _event_names(class_name: bytes) -> dict[str, bytes]:
@@ -153,6 +160,7 @@ def normalized(numerator: DPQuery, denominator: Number) -> DPQuery:
     Raises:
         ArgumentError: The constant is not above 0.
     """
+    check_query("numerator", numerator)
     check_finite_positive("denominator", denominator)
 
     def server(state: NormalizedState, summed: PyTree, key: Any) -> tuple[PyTree, NormalizedState]:

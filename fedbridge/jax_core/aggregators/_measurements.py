@@ -4,7 +4,6 @@ TFF: aggregators/measurements.py, learning/debug_measurements.py. TFF's function
 all of them; here it is two halves around a sum, like an aggregator, so that no client is kept.
 """
 
-import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from fedbridge.jax_core._aggregators import Aggregator, MeasuredProcessOutput, check_aggregator
-from fedbridge.jax_core._errors import ArgumentError, check_argument
+from fedbridge.jax_core._errors import ArgumentError, check_argument, check_function
 from fedbridge.jax_core._trees import tree_norm
 from fedbridge.jax_core.aggregators._norms import Norm, global_l2_norm
 from fedbridge.jax_core.metrics import divide_no_nan
@@ -76,10 +75,10 @@ def add_measurements(
             "a ClientMeasurement: what a client tells, and what becomes of all of them",
         )  # fmt: skip
         takes = "(value, weight)" if inner.weighted else "(value)"
-        _check_takes("client_measurement_fn.client", client_measurement_fn.client, takes)
-        _check_takes("client_measurement_fn.server", client_measurement_fn.server, "(sum)")
+        check_function("client_measurement_fn.client", client_measurement_fn.client, takes)
+        check_function("client_measurement_fn.server", client_measurement_fn.server, "(sum)")
     if server_measurement_fn is not None:
-        _check_takes("server_measurement_fn", server_measurement_fn, "(result)")
+        check_function("server_measurement_fn", server_measurement_fn, "(result)")
 
     def client(state: PyTree, value: PyTree, weight: Any, key: Any) -> Measured:
         told: PyTree = ()
@@ -97,12 +96,6 @@ def add_measurements(
         return output._replace(measurements=measured)
 
     return Aggregator(inner.initialize, client, server, inner.weighted)
-
-
-def _check_takes(name: str, function: Callable, takes: str) -> None:
-    count = len(inspect.signature(function).parameters)
-    if count != takes.count(",") + 1:
-        raise ArgumentError(f"{name} takes {count} arguments; it must take {takes}.")
 
 
 def _with(measured: Any, more: Mapping[str, PyTree]) -> OrderedDict[str, PyTree]:
@@ -159,5 +152,6 @@ def _add_norms(inner: Aggregator, norm_of: Norm) -> Aggregator:
             server_update_min=extreme(jnp.min),
         )
 
+    check_aggregator("inner", inner)
     halves = ClientMeasurement(weighted if inner.weighted else unweighted, clients)
     return add_measurements(inner, client_measurement_fn=halves, server_measurement_fn=server)

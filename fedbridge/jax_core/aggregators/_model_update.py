@@ -9,7 +9,7 @@ from fedbridge.jax_core._aggregators import (
     unweighted_mean,
     weighted_mean,
 )
-from fedbridge.jax_core._errors import ArgumentError
+from fedbridge.jax_core._errors import ArgumentError, check_bool, check_function
 from fedbridge.jax_core.aggregators import _norms
 from fedbridge.jax_core.aggregators._arguments import Number
 from fedbridge.jax_core.aggregators._compression import quantize_above_threshold
@@ -42,6 +42,7 @@ def robust_aggregator(
     Raises:
         ArgumentError: `debug_measurements_fn` makes a weighted mean unweighted, or the reverse.
     """
+    check_bool("weighted", weighted)
     mean = weighted_mean() if weighted else unweighted_mean()
     return _limited(mean, zeroing, clipping, debug_measurements_fn, empty_round)
 
@@ -64,6 +65,7 @@ def dp_aggregator(
         zeroing: Whether to zero what exceeds about twice the largest norm of late.
         empty_round: What becomes of that norm in a round without clients; `nan_as_tff` in replays.
     """
+    check_bool("zeroing", zeroing)
     private = gaussian_adaptive(noise_multiplier, clients_per_round)
     return _adaptive_zeroing(private, empty_round) if zeroing else private
 
@@ -92,6 +94,7 @@ def compression_aggregator(
         empty_round: What becomes of the norms in a round without clients; `nan_as_tff` in replays.
     """
     values = quantize_above_threshold(8, 20000, stochastic=stochastic, min_max=min_max)
+    check_bool("weighted", weighted)
     mean = weighted_mean(values) if weighted else unweighted_mean(values)
     return _limited(mean, zeroing, clipping, debug_measurements_fn, empty_round)
 
@@ -103,7 +106,12 @@ def _limited(
     debug_measurements_fn: Wrapper | None,
     empty_round: EmptyRound,
 ) -> Aggregator:
-    aggregator = debug_measurements_fn(mean) if debug_measurements_fn else mean
+    check_bool("zeroing", zeroing)
+    check_bool("clipping", clipping)
+    aggregator = mean
+    if debug_measurements_fn is not None:
+        check_function("debug_measurements_fn", debug_measurements_fn, "(the mean)")
+        aggregator = debug_measurements_fn(mean)
     check_aggregator("debug_measurements_fn(mean)", aggregator)
     if aggregator.weighted != mean.weighted:
         is_, was = ("weighted", "unweighted") if aggregator.weighted else ("unweighted", "weighted")

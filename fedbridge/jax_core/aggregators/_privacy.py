@@ -23,9 +23,11 @@ from fedbridge.jax_core.aggregators._arguments import (
     Number,
     check_finite_positive,
     check_not_negative,
+    check_quantile,
 )
 from fedbridge.jax_core.aggregators._dp_queries import (
     DPQuery,
+    check_query,
     gaussian_sum,
     normalized,
     quantile_adaptive_clip_sum,
@@ -48,6 +50,7 @@ def differentially_private(query: DPQuery, record_sum: Aggregator | None = None)
         query: What becomes of a value and of the sum.
         record_sum: Sums the records; default `sum_()`. It must not raise the sum's sensitivity.
     """
+    check_query("query", query)
     sums = sum_or("record_sum", record_sum)
 
     def initialize(template: PyTree) -> DPAggregatorState:
@@ -134,6 +137,9 @@ def gaussian_adaptive(
     """
     check_not_negative("noise_multiplier", noise_multiplier)
     check_finite_positive("clients_per_round", clients_per_round)
+    check_finite_positive("initial_l2_norm_clip", initial_l2_norm_clip)
+    check_quantile("target_unclipped_quantile", target_unclipped_quantile)
+    check_not_negative("learning_rate", learning_rate)
     if clipped_count_stddev is not None:
         check_not_negative("clipped_count_stddev", clipped_count_stddev)
     multiplier, stddev = adaptive_clip_noise_params(
@@ -158,12 +164,13 @@ def adaptive_clip_noise_params(
     """The noise multiplier of the values, and s, which together are worth `noise_multiplier`."""
     if noise_multiplier == 0:
         return 0.0, float(clipped_count_stddev or 0.0)
-    z, stddev = float(noise_multiplier), clipped_count_stddev
-    stddev = 0.05 * float(expected_clients_per_round) if stddev is None else float(stddev)
+    z, given = float(noise_multiplier), clipped_count_stddev
+    stddev = 0.05 * float(expected_clients_per_round) if given is None else float(given)
     if z >= 2 * stddev:
+        default = ", by default 0.05 times clients_per_round" if given is None else ""
         raise ArgumentError(
-            f"clipped_count_stddev is {stddev} (by default 0.05 times clients_per_round); with a "
-            f"noise_multiplier of {z} it must be above {z / 2}: raise it, or lower the multiplier."
+            f"clipped_count_stddev is {stddev}{default}; with a noise_multiplier of {z} it must be "
+            f"above {z / 2}."
         )
     multiplier = (z**-2 - (2 * stddev) ** -2) ** -0.5
     if multiplier >= 2 * z:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from fedbridge.jax_core._aggregators import Aggregator, sum_or
+from fedbridge.jax_core._errors import check_function
 from fedbridge.jax_core.aggregators._arguments import (
     Number,
     check_number,
@@ -78,6 +79,7 @@ def nan_as_tff(
 
 def constant(value: Number) -> EstimationProcess:
     """The estimate that is always the same; its state is `()`."""
+    check_positive("value", value)
     return EstimationProcess(
         initialize=lambda: (),
         client=lambda state, value, key: (),
@@ -152,6 +154,7 @@ def quantile_estimation(
     check_positive("learning_rate", learning_rate)
     check_positive("multiplier", multiplier)
     check_number("increment", increment, "a number of at least 0", lambda x: x >= 0)
+    check_function("empty_round", empty_round, "(anybody, new estimate, old estimate)")
     sums = sum_or("record_sum", record_sum)
 
     def initialize() -> tuple[QuantileState, PyTree]:

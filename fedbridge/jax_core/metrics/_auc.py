@@ -16,7 +16,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from fedbridge.jax_core._errors import check_argument
+from fedbridge.jax_core._errors import check_argument, check_bool, check_whole
 from fedbridge.jax_core._model import Batch, Forward, Metric
 from fedbridge.jax_core.metrics._confusion import (
     EPSILON,
@@ -24,6 +24,7 @@ from fedbridge.jax_core.metrics._confusion import (
     Confusion,
     Outcomes,
     Thresholds,
+    check_outcomes,
     confusion,
     given_thresholds,
     is_even,
@@ -79,13 +80,21 @@ def auc(
         summation_method in SUMMATIONS, "summation_method", summation_method, ", ".join(SUMMATIONS)
     )
     # Without it Keras makes its variables with the first batch, and TFF stops with an error.
-    given = bool(num_labels) == multi_label
+    check_bool("multi_label", multi_label)
+    check_bool("from_logits", from_logits)
+    check_outcomes(of)
+    if num_labels is not None:
+        check_whole("num_labels", num_labels)
+    given = bool(num_labels) == bool(multi_label)
     check_argument(given, "num_labels", num_labels, "given with multi_label=True, and only then")
     limits = _with_ends(thresholds, num_thresholds)
-    by_label = None if label_weights is None else np.asarray(label_weights, np.float32)
+    try:
+        by_label = None if label_weights is None else np.asarray(label_weights, np.float32)
+    except (TypeError, ValueError):
+        by_label = np.full((), -1, np.float32)
     if by_label is not None:
         fits = bool(np.all(by_label >= 0)) and (not multi_label or by_label.shape == (num_labels,))
-        check_argument(fits, "label_weights", by_label.tolist(), "one a label, none negative")
+        check_argument(fits, "label_weights", label_weights, "one a label, none negative")
 
     def terms(batch: Batch, forward: Forward, mask: Any) -> Confusion:
         labels, predictions = of(batch, forward)
@@ -113,7 +122,7 @@ def auc(
 def _with_ends(thresholds: Sequence[float] | None, num_thresholds: int) -> Thresholds:
     """The thresholds between an end below 0 and one above 1."""
     if thresholds is None:
-        check_argument(num_thresholds > 1, "num_thresholds", num_thresholds, "at least 2")
+        check_whole("num_thresholds", num_thresholds, 2)
         inner, even = np.linspace(0.0, 1.0, num_thresholds)[1:-1], True
     else:
         given_thresholds(thresholds, 0.5)

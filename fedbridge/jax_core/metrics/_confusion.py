@@ -14,7 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from fedbridge.jax_core._errors import ModelError, check_argument
+from fedbridge.jax_core._errors import (
+    ModelError,
+    check_argument,
+    check_function,
+    check_whole,
+    is_real,
+)
 from fedbridge.jax_core._model import Batch, Forward, Metric
 from fedbridge.jax_core.metrics._sums import divide_no_nan, sum_of
 
@@ -51,11 +57,17 @@ class Thresholds(NamedTuple):
 
 def outcomes(labels: str = "y") -> Outcomes:
     """A feature of the batch as the labels, and the model's output as the predictions."""
+    check_argument(isinstance(labels, str), "labels", labels, "the name of a feature")
     return lambda batch, forward: (batch[labels], forward.predictions)
 
 
 OF_Y = outcomes()
 """Where Keras models have their labels."""
+
+
+def check_outcomes(of: Any) -> None:
+    """Refuses what does not find labels and predictions, e.g. the name of a feature."""
+    check_function("of", of, "(batch, forward), e.g. fb.metrics.outcomes(labels)")
 
 
 def precision(
@@ -125,6 +137,8 @@ def confusion_count(
         of: Where labels and predictions are found.
         thresholds: One or more, in [0, 1]; there is a count for each. 0.5 if none is given.
     """
+    check_argument(which in Confusion._fields, "which", which, f"one of {Confusion._fields}")
+    check_outcomes(of)
     limits = given_thresholds(thresholds, 0.5)
     return sum_of(
         lambda batch, forward, mask: getattr(confusion(*of(batch, forward), mask, limits), which),
@@ -167,8 +181,14 @@ def best_at(
     Raises:
         ArgumentError: When `at_least` is not in [0, 1], or there is no threshold.
     """
-    check_argument(0 <= at_least <= 1, "the rate to be reached", at_least, "in [0, 1]")
-    check_argument(num_thresholds > 0, "num_thresholds", num_thresholds, "at least 1")
+    check_function("best", best, "(counts), e.g. precision_rate")
+    check_function("constrained", constrained, "(counts), e.g. recall_rate")
+    reachable = is_real(at_least) and 0 <= at_least <= 1
+    check_argument(reachable, "at_least", at_least, "a number from 0 to 1")
+    check_outcomes(of)
+    check_whole("num_thresholds", num_thresholds)
+    if class_id is not None:
+        check_whole("class_id", class_id, 0)
     single = num_thresholds == 1
     values = np.asarray([0.5]) if single else np.linspace(0.0, 1.0, num_thresholds)
     limits = Thresholds(values.astype(np.float32), even=not single)
@@ -244,9 +264,11 @@ def given_thresholds(thresholds: float | Sequence[float] | None, default: float)
     """
     if thresholds is None:
         return Thresholds(np.asarray([default], np.float32))
-    values = np.atleast_1d(np.asarray(thresholds, np.float64))
+    several = [thresholds] if is_real(thresholds) else thresholds
+    listed = isinstance(several, Sequence | np.ndarray) and all(map(is_real, several))
+    values = np.asarray(several if listed else [], np.float64)
     inside = values.size > 0 and bool(np.all((values >= 0) & (values <= 1)))
-    check_argument(inside, "thresholds", values.tolist(), "numbers in [0, 1]")
+    check_argument(inside, "thresholds", thresholds, "numbers in [0, 1]")
     return Thresholds(values.astype(np.float32), is_even(values))
 
 
@@ -267,6 +289,11 @@ def _ratio(
     class_id: int | None,
 ) -> Metric:
     """The first of two counts as a share of both."""
+    check_outcomes(of)
+    if top_k is not None:
+        check_whole("top_k", top_k)
+    if class_id is not None:
+        check_whole("class_id", class_id, 0)
     limits = given_thresholds(thresholds, 0.5 if top_k is None else LOWEST)
 
     def terms(batch: Batch, forward: Forward, mask: Any) -> Any:

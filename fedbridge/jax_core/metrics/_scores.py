@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from fedbridge.jax_core._errors import ModelError, check_argument
+from fedbridge.jax_core._errors import ModelError, check_argument, check_whole, is_real
 from fedbridge.jax_core._model import Batch, Forward, Metric
-from fedbridge.jax_core.metrics._confusion import OF_Y, Outcomes
+from fedbridge.jax_core.metrics._confusion import OF_Y, Outcomes, check_outcomes
 from fedbridge.jax_core.metrics._sums import divide_no_nan, sum_of
 
 
@@ -48,8 +48,10 @@ def f_beta_score(
     """
     averages = (None, "macro", "micro", "weighted")
     check_argument(average in averages, "average", average, "None, macro, micro or weighted")
-    check_argument(beta > 0, "beta", beta, "above 0")
-    fits = threshold is None or 0 < threshold <= 1
+    check_whole("num_classes", num_classes)
+    check_outcomes(of)
+    check_argument(is_real(beta) and beta > 0, "beta", beta, "a number above 0")
+    fits = threshold is None or (is_real(threshold) and 0 < threshold <= 1)
     check_argument(fits, "threshold", threshold, "None or in (0, 1]")
 
     def terms(batch: Batch, forward: Forward, mask: Any) -> FScoreAccumulator:
@@ -117,7 +119,9 @@ def r2_score(
         class_aggregation,
         "None, uniform_average or variance_weighted_average",
     )
-    check_argument(num_regressors >= 0, "num_regressors", num_regressors, "0 or more")
+    check_whole("num_outputs", num_outputs)
+    check_whole("num_regressors", num_regressors, 0)
+    check_outcomes(of)
 
     def terms(batch: Batch, forward: Forward, mask: Any) -> R2Accumulator:
         y, p = _pair(of(batch, forward), num_outputs)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
+from fedbridge.jax_core._errors import check_function
 from fedbridge.jax_core._model import Batch, Forward, Metric
 
 Mask = Bool[Array, " batch"] | None
@@ -65,6 +66,8 @@ def sum_of(
         >>> float(explained.finalize(explained.update(explained.zero(), batch, forward, mask)))
         0.875
     """
+    check_function("terms", terms, "(batch, forward, mask)")
+    check_function("finalize", finalize, "(the sum)")
 
     def of_real_rows(batch: Batch, forward: Forward, mask: Mask) -> PyTree:
         if mask is None:
@@ -93,6 +96,8 @@ def mean_of(
         >>> float(metric.finalize(metric.update(metric.zero(), batch, forward, mask)))
         1.5
     """
+    check_function("values", values, "(batch, forward, mask)")
+    check_function("finalize", finalize, "(the mean)")
 
     def terms(batch: Batch, forward: Forward, mask: Mask) -> MeanAccumulator:
         new = jnp.asarray(values(batch, forward, mask), jnp.float32)
@@ -116,6 +121,7 @@ def mean_of_batches(value: Callable[[Batch, Forward, Mask], Float[Array, ""]]) -
         >>> float(metric.finalize(seen))
         2.5
     """
+    check_function("value", value, "(batch, forward, mask)")
 
     def terms(batch: Batch, forward: Forward, mask: Mask) -> MeanAccumulator:
         return _one_value(jnp.asarray(value(batch, forward, mask), jnp.float32), mask)

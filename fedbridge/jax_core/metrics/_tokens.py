@@ -4,14 +4,15 @@ References:
     TFF: simulation/baselines/keras_metrics.py
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Num
 
+from fedbridge.jax_core._errors import check_argument, is_whole
 from fedbridge.jax_core._model import Batch, Forward, Metric
-from fedbridge.jax_core.metrics._confusion import OF_Y, Outcomes
+from fedbridge.jax_core.metrics._confusion import OF_Y, Outcomes, check_outcomes
 from fedbridge.jax_core.metrics._sums import ZERO_MEAN, MeanAccumulator, divide_no_nan, sum_of
 
 
@@ -34,6 +35,7 @@ def num_tokens_counter(
         >>> int(metric.finalize(metric.update(metric.zero(), batch, forward, mask)))
         2
     """
+    _check_tokens(of, masked_tokens)
 
     def terms(batch: Batch, forward: Forward, mask: Any) -> Any:
         return _counting(jnp.asarray(of(batch, forward)[0]), mask, masked_tokens).sum()
@@ -47,6 +49,7 @@ def masked_accuracy(of: Outcomes = OF_Y, masked_tokens: Sequence[int] = ()) -> M
     TFF's `MaskedCategoricalAccuracy`: class numbers `[batch, ...]` as labels, predictions
     `[batch, ..., classes]`.
     """
+    _check_tokens(of, masked_tokens)
 
     def terms(batch: Batch, forward: Forward, mask: Any) -> MeanAccumulator:
         labels, predictions = of(batch, forward)
@@ -56,6 +59,14 @@ def masked_accuracy(of: Outcomes = OF_Y, masked_tokens: Sequence[int] = ()) -> M
         return MeanAccumulator((counting & right).sum(), counting.sum())
 
     return sum_of(terms, lambda seen: divide_no_nan(*seen), ZERO_MEAN)
+
+
+def _check_tokens(of: Any, masked_tokens: Any) -> None:
+    check_outcomes(of)
+    listed = isinstance(masked_tokens, Iterable) and all(
+        is_whole(t, -(2**31)) for t in masked_tokens
+    )
+    check_argument(listed, "masked_tokens", masked_tokens, "a list of whole numbers")
 
 
 def highest(predictions: Float[Array, "... classes"]) -> Int[Array, "..."]:

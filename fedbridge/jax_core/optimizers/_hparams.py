@@ -10,7 +10,7 @@ import optax
 from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
-from fedbridge.jax_core._errors import ArgumentError, check_argument
+from fedbridge.jax_core._errors import ArgumentError, as_scalar, check_argument
 
 Scalar = Any
 """A hyperparameter: a number of Python or NumPy, or an array of shape (), traced or not."""
@@ -58,7 +58,7 @@ def check_hparam(name: str, value: Scalar, shown: str | None = None) -> None:
     """
     allowed, holds = _ALLOWED[name]
     traced = isinstance(value, Tracer)
-    array = value if traced else np.asarray(value)
+    array = value if traced else as_scalar(value)
     kinds = [jnp.floating, jnp.integer, *([jnp.bool_] if name == "relative_step" else [])]
     right = array.ndim == 0 and any(jnp.issubdtype(array.dtype, kind) for kind in kinds)
     if right and not traced:
@@ -89,22 +89,28 @@ def get_hparams(state: PyTree) -> OrderedDict[str, Any]:
     return OrderedDict((name, home[name]) for name in home if name in _ALLOWED)
 
 
-def set_hparams(state: PyTree, hparams: Mapping[str, Scalar]) -> PyTree:
+def set_hparams(state: PyTree, hparams: Mapping[str, Scalar], shown: str = "hparams") -> PyTree:
     """The state with other hyperparameters; those that are not named stay.
+
+    Args:
+        state: Of an optimizer.
+        hparams: Name to value.
+        shown: What errors call `hparams`.
 
     Raises:
         ArgumentError: The state has no hyperparameter of that name, or cannot have that value.
     """
+    check_argument(isinstance(hparams, Mapping), shown, hparams, "a mapping of names to values")
     if not hparams:
         return state
     known = get_hparams(state)
     for name, value in hparams.items():
         if name not in known:
             raise ArgumentError(
-                f"{name} is no hyperparameter of this optimizer's state, which has "
-                f"{', '.join(known) or 'none'}; to use {name}, build the optimizer with it."
+                f"{shown} has {name!r}, but this optimizer's state has "
+                f"{', '.join(known) or 'no hyperparameters'}; build the optimizer with it."
             )
-        check_hparam(name, value)
+        check_hparam(name, value, f"{shown}[{name!r}]")
     new = {name: as_hparam(name, value) for name, value in hparams.items()}
     if "hparams" in state:
         return OrderedDict({**state, "hparams": OrderedDict({**state["hparams"], **new})})

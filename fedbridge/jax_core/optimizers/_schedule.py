@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from fedbridge.jax_core._errors import ArgumentError, check_argument
+from fedbridge.jax_core._errors import ArgumentError, check_argument, check_function
 from fedbridge.jax_core.optimizers._hparams import Scalar, as_hparam, check_hparam, get_hparams
 
 
@@ -108,7 +108,7 @@ def check_schedule(schedule_fn: Callable[[Int[Array, ""]], Scalar], name: str) -
         ArgumentError: It is no function, takes decisions in Python, or its value at 0 is negative
             or not finite.
     """
-    check_argument(callable(schedule_fn), name, schedule_fn, "a function of the round's number")
+    check_function(name, schedule_fn, "(the round's number)")
     try:
         jax.eval_shape(schedule_fn, jax.ShapeDtypeStruct((), jnp.int32))
     except jax.errors.JAXTypeError as error:
@@ -117,10 +117,9 @@ def check_schedule(schedule_fn: Callable[[Int[Array, ""]], Scalar], name: str) -
             "is only known inside the compiled program; write it with jnp.where and "
             "jnp.asarray(rates)[k], or take one of optax's schedules."
         ) from error
-    except TypeError as error:
+    except TypeError:
         value = schedule_fn(jnp.zeros((), jnp.int32))
         check_argument(False, f"{name}(0)", value, "a number of at least 0")
-        raise ArgumentError(f"{name} fails: {error}") from error
     check_rate(schedule_fn, name, jnp.zeros((), jnp.int32))
 
 

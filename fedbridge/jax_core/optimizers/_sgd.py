@@ -8,7 +8,7 @@ import optax
 from jax.core import Tracer
 from jaxtyping import PyTree
 
-from fedbridge.jax_core._errors import check_argument
+from fedbridge.jax_core._errors import check_argument, check_bool
 from fedbridge.jax_core._trees import tree_zeros_like
 from fedbridge.jax_core.optimizers._hparams import Scalar, Slots, check_hparam, with_hparams
 
@@ -32,6 +32,7 @@ def sgdm(
         >>> float(optimizer.update(jnp.ones(()), state)[0])
         -0.5
     """
+    check_bool("nesterov", nesterov)
     plain = momentum is None or (not isinstance(momentum, Tracer) and momentum == 0)
     check_argument(
         not (plain and nesterov),
