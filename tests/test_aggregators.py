@@ -622,7 +622,10 @@ def test_stochastic_rounding_is_unbiased_and_the_clients_own():
             lambda: agg.gaussian_adaptive(0.1, 9, clipped_count_stddev=-1.0),
             "clipped_count_stddev is -1.0; .* at least 0",
         ),
-        (lambda: agg.gaussian_adaptive(1.0, 5), r"clipped_count_stddev is 0.25, by default .* above 0.5"),
+        (
+            lambda: agg.gaussian_adaptive(1.0, 5),
+            r"clipped_count_stddev is 0.25, by default .* above 0.5",
+        ),
         (lambda: agg.dp_aggregator(1.0, 5), r"clipped_count_stddev is 0.25"),
         (lambda: agg.dp_aggregator("1", 5), "noise_multiplier is '1'"),
         (lambda: agg.quantize_above_threshold(0), "quantization_bits is 0; .* from 1 to 16"),
