@@ -22,6 +22,7 @@ from fedbridge.jax_core import ClientDataError, Fraction255, Ragged
 from fedbridge.jax_core._prefetch import page_runs, prefetch
 from fedbridge.tff_io import (
     _convert,
+    _hdf5_child,
     _hdf5_pieces,
     _sql_pieces,
     _workers,
@@ -241,6 +242,14 @@ def test_hdf5(tmp_path, monkeypatch, preprocess):
         del file["examples/c/x"]
     with pytest.raises(ClientDataError, match=r"client 'c': its features are not score, tags"):
         fb.convert(path, tmp_path / "out")
+    program = Path(_hdf5_child.__file__).read_text()
+    assert program.count("return sorted(group)") == 1
+    broken = program.replace("return sorted(group)", "__import__('os').abort()")
+    (tmp_path / "child.py").write_text(broken)
+    with monkeypatch.context() as patched:
+        patched.setattr(_hdf5_child, "__file__", str(tmp_path / "child.py"))
+        with pytest.raises(ClientDataError, match=r"train.h5: the HDF5 library crashed"):
+            fb.convert(path, tmp_path / "out")
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(ClientDataError, match=r"train.h5: h5py cannot read it .*fetch it again"):
         fb.convert(path, tmp_path / "out")

@@ -37,7 +37,8 @@ from fedbridge.tff_io._cache import (
 from fedbridge.tff_io._chunks import merge_chunks, save_chunk
 from fedbridge.tff_io._element_spec import ElementSpec, FeatureSpec, read_spec
 from fedbridge.tff_io._files import to_disk
-from fedbridge.tff_io._hdf5_pieces import client_ids, is_hdf5, open_clients, plan_clients
+from fedbridge.tff_io._hdf5 import client_ids
+from fedbridge.tff_io._hdf5_pieces import is_hdf5, open_clients, plan_clients
 from fedbridge.tff_io._prepared import Preprocess, describe, no_rows, rebuild
 from fedbridge.tff_io._sql import (
     compare_sizes,

@@ -13,6 +13,7 @@ import pickle
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,21 +80,61 @@ def _find(path: Path, split: str | None) -> Path:
 
 
 def _read(source: Path) -> FederatedArrays:
-    """All clients, read by a process of its own: libhdf5 can hang or crash over a damaged file."""
+    """All clients."""
+    clients = read_clients(source)
+    if not clients:
+        raise ClientDataError(f"{source}: its group '/examples' has no clients; fetch it again.")
+    return packed(source, clients)
+
+
+def packed(source: Path, clients: dict[str, dict[str, np.ndarray]]) -> FederatedArrays:
+    """Clients of a file as arrays; raises `ClientDataError` where they do not fit together."""
+    try:
+        return _pack(clients)
+    except ClientDataError as error:
+        raise ClientDataError(f"{source}: {error}") from error
+
+
+def read_clients(
+    source: Path,
+    ids: Sequence[str] | None = None,
+    features: Sequence[str] | None = None,
+    needed: Sequence[str] | None = None,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Clients of a file, read by a process of its own; arguments and errors as in `_hdf5_child`.
+
+    Raises:
+        ClientDataError: What that process says, or that it hung or crashed.
+    """
+    asked = {"ids": ids, "features": features, "needed": needed}
+    return {client_id: rows for _, client_id, rows in _answers(source, asked)}
+
+
+def client_ids(source: Path) -> list[str]:
+    """The clients of a file, sorted as TFF does; read, and raises, as `read_clients`."""
+    (_, ids), *_ = _answers(source, None)
+    return ids
+
+
+def _answers(source: Path, asked: dict[str, Any] | None) -> Iterator[tuple[Any, ...]]:
+    """What the process says; libhdf5 can hang or crash over a damaged file."""
     if importlib.util.find_spec("h5py") is None:
         raise ClientDataError(
             f"{source}: HDF5 files are read by h5py, which is not installed; "
             "`pip install 'fedbridge[hdf5]'`."
         )
-    clients: dict[str, dict[str, np.ndarray]] = {}
     last: tuple[Any, ...] = ("ended",)
-    with tempfile.TemporaryFile() as said:
+    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as question:
+        pickle.dump(asked, question, protocol=5)
+        question.seek(0)
         command = [sys.executable, "-P", _hdf5_child.__file__, str(source)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said) as child:
+        with subprocess.Popen(
+            command, stdin=question, stdout=subprocess.PIPE, stderr=said
+        ) as child:
             assert child.stdout is not None
             try:
-                while (last := pickle.load(child.stdout))[0] == "client":  # noqa: S301
-                    clients[last[1]] = last[2]
+                while (last := pickle.load(child.stdout))[0] in ("client", "ids"):  # noqa: S301
+                    yield last
             except (EOFError, pickle.UnpicklingError):
                 last = ("ended",)
             finally:
@@ -105,9 +146,3 @@ def _read(source: Path) -> FederatedArrays:
             f"{source}: the HDF5 library crashed over it, or used more than "
             f"{_hdf5_child.SECONDS} seconds on one client; the file is damaged, fetch it again."
         )
-    if not clients:
-        raise ClientDataError(f"{source}: its group '/examples' has no clients; fetch it again.")
-    try:
-        return _pack(clients)
-    except ClientDataError as error:
-        raise ClientDataError(f"{source}: {error}") from error

@@ -5,13 +5,15 @@ program may use ten seconds of processor time for each client, and memory in pro
 the operating system ends it where it goes past either (not on Windows, which has no such limits).
 It needs numpy and h5py and nothing of fedbridge, so that it starts quickly.
 
-On stdout, pickled one after another: ("client", id, {feature: rows}) for each; at last ("done",),
+On stdin, pickled: None for the ids alone, or the arguments of `clients`. On stdout, pickled one
+after another: ("ids", [id, ...]), or ("client", id, {feature: rows}) for each; at last ("done",),
 or ("error", sentence).
 """
 
+import contextlib
 import pickle
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +33,61 @@ class RefusedError(Exception):
 
 
 def clients(
-    source: str, breathe: Callable[[], None] = lambda: None
+    source: str,
+    breathe: Callable[[], None] = lambda: None,
+    ids: Sequence[str] | None = None,
+    features: Sequence[str] | None = None,
+    needed: Sequence[str] | None = None,
 ) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """The clients of a file, sorted, with the rows of their features.
+    """The clients of a file with the rows of their features.
 
     Args:
         source: The file.
         breathe: Called before each client.
+        ids: Which clients, in this order; all of them, sorted, if None.
+        features: Those that each of them must have; None for any.
+        needed: Those to read; None for all.
 
     Raises:
         RefusedError: A damaged file, or one that holds something else.
     """
+    with _opened(source) as (h5py, group):
+        for client_id in sorted(group) if ids is None else ids:
+            breathe()
+            where = f"{source}, client {client_id!r}"
+            with _damage_named(where):
+                member = group[client_id]
+                if not isinstance(member, h5py.Group):
+                    raise RefusedError(
+                        f"{where}: it is no group of features; write "
+                        f"'/{_GROUP}/<client id>/<feature>'."
+                    )
+                names = sorted(member)
+            if features is not None and set(names) != set(features):
+                raise RefusedError(
+                    f"{where}: its features are not {', '.join(sorted(features))}, those of the "
+                    "first client; write the file again."
+                )
+            rows = {}
+            for name in names if needed is None else needed:
+                here = f"{where}, feature {name!r}"
+                with _damage_named(here):
+                    rows[name] = _rows(h5py, member[name], here, Path(source).stat().st_size)
+            yield client_id, rows
+
+
+def client_ids(source: str) -> list[str]:
+    """The ids of the clients of a file, sorted; raises as `clients`."""
+    with _opened(source) as (_, group):
+        return sorted(group)
+
+
+@contextlib.contextmanager
+def _opened(source: str) -> Iterator[tuple[Any, Any]]:
+    """h5py, and the group of the clients."""
     import h5py
 
-    where = source
-    try:
+    with _damage_named(source):
         if not h5py.is_hdf5(source):
             raise RefusedError(
                 f"{source}: this is no HDF5 file; give one as TFF served it, "
@@ -59,20 +101,13 @@ def clients(
                     f"{source}: it has no group '/{_GROUP}' (but: {there}), so it is no client "
                     "data of TFF; give a file such as fed_emnist_train.h5."
                 )
-            for client_id in sorted(group):
-                breathe()
-                where = f"{source}, client {client_id!r}"
-                member = group[client_id]
-                if not isinstance(member, h5py.Group):
-                    raise RefusedError(
-                        f"{where}: it is no group of features; write "
-                        f"'/{_GROUP}/<client id>/<feature>'."
-                    )
-                features = {}
-                for name in sorted(member):
-                    where = f"{source}, client {client_id!r}, feature {name!r}"
-                    features[name] = _rows(h5py, member[name], where, Path(source).stat().st_size)
-                yield client_id, features
+            yield h5py, group
+
+
+@contextlib.contextmanager
+def _damage_named(where: str) -> Iterator[None]:
+    try:
+        yield
     except _DAMAGE as error:
         said = " ".join(str(error).split()) or type(error).__name__
         raise RefusedError(
@@ -132,10 +167,14 @@ def _main(source: str) -> None:
     out = sys.stdout.buffer
     last: tuple[Any, ...] = ("done",)
     try:
+        asked = pickle.load(sys.stdin.buffer)  # noqa: S301 -- fedbridge's own
         _limit_memory(source)
         _breathe()
-        for client in clients(source, _breathe):
-            pickle.dump(("client", *client), out, protocol=5)
+        if asked is None:
+            pickle.dump(("ids", client_ids(source)), out, protocol=5)
+        else:
+            for client in clients(source, _breathe, **asked):
+                pickle.dump(("client", *client), out, protocol=5)
     except RefusedError as error:
         last = ("error", str(error))
     pickle.dump(last, out, protocol=5)
