@@ -30,7 +30,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from fedbridge.jax_core import FedbridgeError
 from fedbridge.tff_io import from_hdf5, from_leaf, from_sql, weights_from_npz, write_sql
 
-LIMIT = 20.0  # seconds; from_hdf5 alone allows its child ten
+LIMIT = 10.0  # seconds; from_hdf5 alone allows its child five of processor time
 Clients = dict[str, dict[str, np.ndarray]]
 
 

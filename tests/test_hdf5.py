@@ -162,7 +162,7 @@ def test_a_reader_that_hangs_crashes_or_wants_all_memory_is_ended(
     program = Path(_hdf5_child.__file__).read_text()
     assert program.count("    values = dataset[()]") == 1
     broken = program.replace("    values = dataset[()]", f"    {body}").replace(
-        "SECONDS = 10", "SECONDS = 1"
+        "SECONDS = 5", "SECONDS = 1"
     )
     (tmp_path / "child.py").write_text(broken)
     monkeypatch.setattr(_hdf5_child, "__file__", str(tmp_path / "child.py"))

@@ -189,7 +189,7 @@ def test_execution_contexts_are_taken_and_dropped():
         ("learning.algorithms.build_fed_multi_eval", "no TFF has"),
         ("learning.TrainableModel", "is no longer in TFF"),
         ("simulation.baselines.landmark.create_landmark_classification_task", "is not in"),
-        ("program.ProgramStateManager", "is not in fedbridge.tff yet"),
+        ("program.CSVKeyFieldnameNotFoundError", "is not in fedbridge.tff yet"),
         ("backends.xla", "tff.backends.xla"),
     ],
 )

@@ -48,8 +48,44 @@ def test_states_are_saved_and_loaded(tmp_path):
         tmp_path / "new", like=process()._process.initialize()
     )
     assert equal(expected, third)
-    with pytest.raises(fb.StateError, match="there is no version 1"):
+    with pytest.raises(tff.program.ProgramStateNotFoundError, match="there is no version 1"):
         manager.load(1, first)
+    with pytest.raises(tff.program.ProgramStateExistsError, match="a version 2 already"):
+        manager.save(first, 2)
+
+
+class InMemory(tff.program.ProgramStateManager[tff.program.ProgramStateStructure]):
+    """A state manager of a script's own."""
+
+    def __init__(self):
+        self.states = {}
+
+    async def get_versions(self):
+        return list(self.states) or None
+
+    async def load(self, version, structure):
+        if version not in self.states:
+            raise tff.program.ProgramStateNotFoundError(version)
+        return self.states[version]
+
+    async def save(self, program_state, version):
+        self.states[version] = program_state
+
+    async def remove_all(self):
+        self.states.clear()
+
+
+def test_a_state_manager_of_ones_own():
+    manager = InMemory()
+    assert isinstance(manager, tff.program.ProgramStateManager)
+    assert asyncio.run(manager.load_latest(None)) == (None, 0)
+    for version in (1, 3):
+        asyncio.run(manager.save(f"state {version}", version))
+    assert asyncio.run(manager.load_latest(None)) == ("state 3", 3)
+    with pytest.raises(TypeError, match="abstract"):
+        tff.program.ProgramStateManager()
+    # What TFF's own programs annotate with.
+    assert tff.program.ReleaseManager[tff.program.ReleasableStructure, int]
 
 
 def test_the_checkpoint_manager_of_old(tmp_path):

@@ -8,12 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fedbridge import jax_core as fc
+from fedbridge.tff._program_bases import ReleaseManager
 
 _LEFT_OUT = object()
-
-
-class ReleaseManager:
-    """The base of a script's own."""
 
 
 class NotFilterableError(fc.ArgumentError):

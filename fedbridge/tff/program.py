@@ -28,13 +28,24 @@ from fedbridge.tff._data_sources import (
 )
 from fedbridge.tff._errors import missing
 from fedbridge.tff._process import LearningAlgorithmState, as_core, as_tff
+from fedbridge.tff._program_bases import (
+    MaterializableStructure as MaterializableStructure,
+    MaterializedStructure as MaterializedStructure,
+    ProgramStateManager as ProgramStateManager,
+    ProgramStateStructure as ProgramStateStructure,
+    ReleasableStructure as ReleasableStructure,
+    ReleaseManager as ReleaseManager,
+)
 from fedbridge.tff._release_managers import (
     DelayedReleaseManager as DelayedReleaseManager,
     FilteringReleaseManager as FilteringReleaseManager,
     GroupingReleaseManager as GroupingReleaseManager,
     NotFilterableError as NotFilterableError,
     PeriodicReleaseManager as PeriodicReleaseManager,
-    ReleaseManager as ReleaseManager,
+)
+from fedbridge.tff_io import (
+    ProgramStateExistsError as ProgramStateExistsError,
+    ProgramStateNotFoundError as ProgramStateNotFoundError,
 )
 
 
@@ -71,7 +82,7 @@ class Done(Coroutine):
         """There is nothing to end."""
 
 
-class FileProgramStateManager:
+class FileProgramStateManager(ProgramStateManager):
     """Keeps the states of a program in a folder, as SavedModels that TFF reads.
 
     Args:
@@ -104,7 +115,8 @@ class FileProgramStateManager:
         """The state of that version, of the structure of another.
 
         Raises:
-            StateError: There is none, or it is of another structure.
+            ProgramStateNotFoundError: There is none.
+            StateError: It is of another structure.
         """
         return Done(self._load(version, structure))
 
@@ -124,7 +136,8 @@ class FileProgramStateManager:
         """Saves a state.
 
         Raises:
-            StateError: There is that version already, or the folder cannot be written to.
+            ProgramStateExistsError: There is that version already.
+            StateError: The folder cannot be written to.
         """
         state = _converted(program_state, LearningAlgorithmState, as_core)
         tff_io.save_program_state(self._root, state, version, prefix=self._prefix, **self._keep)

@@ -44,6 +44,8 @@ from fedbridge.tff_io._keras_reconstruction import (
 )
 from fedbridge.tff_io._leaf import from_leaf as from_leaf
 from fedbridge.tff_io._program_state import (
+    ProgramStateExistsError as ProgramStateExistsError,
+    ProgramStateNotFoundError as ProgramStateNotFoundError,
     load_latest_program_state as load_latest_program_state,
     load_program_state as load_program_state,
     program_state_versions as program_state_versions,

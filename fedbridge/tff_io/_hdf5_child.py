@@ -1,8 +1,9 @@
 """Reads an HDF5 file of client data in a process of its own: `python _hdf5_child.py FILE`.
 
 A damaged file can make libhdf5 loop without end, crash, or ask for any amount of memory. So this
-program may use ten seconds of processor time for each client, and memory in proportion to the file;
-the operating system ends it where it goes past either (not on Windows, which has no such limits).
+program may use five seconds of processor time for each client, and memory in proportion to the
+file; the operating system ends it where it goes past either (not on Windows, which has no such
+limits).
 It needs numpy and h5py and nothing of fedbridge, so that it starts quickly.
 
 On stdin, pickled: None for the ids alone, or the arguments of `clients`. On stdout, pickled one
@@ -19,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-SECONDS = 10
+SECONDS = 5
 _GROUP = "examples"
 _MOST_PACKED = 1100  # deflate cannot shrink more than 1032 to 1
 _MEMORY = 1 << 30

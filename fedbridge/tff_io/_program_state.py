@@ -29,6 +29,14 @@ _PREFIX = "program_state_"
 _BUNDLE = Path("variables", "variables")
 
 
+class ProgramStateExistsError(StateError):
+    """There is a state of that version already."""
+
+
+class ProgramStateNotFoundError(StateError):
+    """There is no state of that version."""
+
+
 def program_state_versions(root: str | os.PathLike[str], *, prefix: str = _PREFIX) -> list[int]:
     """The versions that a folder holds, in order; none where there is no such folder.
 
@@ -65,7 +73,8 @@ def load_program_state(
         A state of the structure, shapes and dtypes of `like`.
 
     Raises:
-        StateError: There is no such version, it is damaged, or it is of another algorithm or model.
+        ProgramStateNotFoundError: There is no such version.
+        StateError: It is damaged, or of another algorithm or model.
 
     Example:
         >>> import tempfile, numpy as np
@@ -78,7 +87,7 @@ def load_program_state(
     if not folder.is_dir():
         there = program_state_versions(root, prefix=prefix)
         have = f"its versions are {', '.join(map(str, there))}" if there else "it holds none"
-        raise StateError(f"{root}: there is no version {version}; {have}.")
+        raise ProgramStateNotFoundError(f"{root}: there is no version {version}; {have}.")
     within = "/".join(["_value", *filter(None, [part])])
     found = {variable_path(key): leaf for key, leaf in read_bundle(folder / _BUNDLE).items()}
     leaves = {
@@ -136,8 +145,9 @@ def save_program_state(
         The folder of the version.
 
     Raises:
-        StateError: There is this version already, the folder cannot be written to, or the state
-            holds what TensorFlow cannot save.
+        ProgramStateExistsError: There is this version already.
+        StateError: The folder cannot be written to, or the state holds what TensorFlow cannot
+            save.
     """
     if keep_every_k < 1:
         raise StateError(f"keep_every_k is {keep_every_k}; allowed are 1 (all versions) and more.")
@@ -148,7 +158,7 @@ def save_program_state(
         )
     folder = Path(root, f"{prefix}{version}")
     if folder.exists():
-        raise StateError(
+        raise ProgramStateExistsError(
             f"{root}: there is a version {version} already; save a later one, or remove {folder}."
         )
     saved_model, tensors = program_state(as_in_tff(state))
