@@ -19,6 +19,9 @@ from fedbridge.jax_core import make_cohort, make_stream, simple_dataset_split_fn
 # One round from one state; the updates here have norms around 0.1 to 1.
 CLOSE = 2e-6
 BATCHES = fb.Batches(batch_size=4, num_epochs=2)
+# Of the clients; all data sets here have 13 rows and batches of 4 and of 2, so that the tests of a
+# process share its compiled round.
+SIZES = [7, 0, 5, 1]
 
 _sgdm = fb.optimizers.sgdm
 _client, _server = _sgdm(0.1, momentum=0.9), _sgdm(0.7, momentum=0.5)
@@ -114,7 +117,7 @@ def close(a, b):
 @models
 def test_the_state_keeps_its_form_and_rounds_are_traced_once(name, masked):
     process = build(name, masked)
-    data = fb.from_clients(clients([7, 5, 6]))
+    data = fb.from_clients(clients(SIZES))
     start = process.initialize()
     # Batches of 4: both cohorts have full batches and remainders of the same sizes.
     state, first = process.next(start, data.cohort(["c0", "c2"], BATCHES))
@@ -129,7 +132,7 @@ def test_the_state_keeps_its_form_and_rounds_are_traced_once(name, masked):
 
 @everything
 def test_debug_equals_the_compiled_round(name):
-    data = fb.from_clients(clients([5, 0, 3, 1]))
+    data = fb.from_clients(clients(SIZES))
     cohort = data.cohort(data.client_ids, BATCHES)
     compiled, plain = build(name), build(name, execution=fb.debug)
     state = compiled.initialize()
@@ -142,7 +145,7 @@ def test_debug_equals_the_compiled_round(name):
     "name, masked", [*((name, True) for name in ALGORITHMS), ("fed_avg", False)]
 )
 def test_vmapped_and_sharded_the_round_is_the_same(name, masked):
-    data = fb.from_clients(clients([5, 0, 3, 1, 8, 2]))
+    data = fb.from_clients(clients(SIZES))
     cohort = data.cohort(data.client_ids, BATCHES)
     one_by_one, other = build(name, masked), build(name, masked, EXECUTIONS["sharded"])
     # From a state whose slots are not zero.
@@ -154,16 +157,16 @@ def test_vmapped_and_sharded_the_round_is_the_same(name, masked):
 
 @with_evaluations
 def test_padding_changes_nothing(name, masked, execution):
-    sizes, extra = [7, 0, 5, 1], 9
-    data = fb.from_clients(clients(sizes))
+    extra = 9
+    data = fb.from_clients(clients(SIZES))
     plain = data.cohort(data.client_ids, BATCHES)
     stream = plain.streams["train"]
-    junk = np.random.default_rng(0).integers(0, sum(sizes), (extra, 4)).astype(np.int32)
+    junk = np.random.default_rng(0).integers(0, sum(SIZES), (extra, 4)).astype(np.int32)
     steps = int(stream.step_offsets[-1])
     longer = make_stream(
         np.concatenate([stream.rows[:steps], junk]),
         np.concatenate([stream.sizes[:steps], np.full(extra, 4, np.int32)]),
-        stream.step_offsets[: len(sizes) + 1],
+        stream.step_offsets[: len(SIZES) + 1],
     )
     padded = make_cohort(plain.features, {"train": longer}, data.client_ids)
     process = build(name, masked, execution)
@@ -173,7 +176,7 @@ def test_padding_changes_nothing(name, masked, execution):
 
 @algorithms
 @settings(max_examples=5, deadline=None)
-@given(sizes=st.permutations([1, 3, 5, 8]), order=st.permutations(range(4)))
+@given(sizes=st.permutations([1, 2, 3, 7]), order=st.permutations(range(4)))
 def test_permuting_clients_changes_nothing(name, sizes, order):
     data = fb.from_clients(clients(sizes))
     shuffled = [data.client_ids[i] for i in order]
@@ -186,7 +189,7 @@ def test_permuting_clients_changes_nothing(name, sizes, order):
 
 @cases
 def test_a_client_with_nan_equals_an_absent_one(name, masked, execution):
-    data = clients([6, 5, 4, 3])
+    data = clients([7, 3, 2, 1])
     data["c1"]["x"][0] = np.nan
     process = build(name, masked, execution)
     packed = fb.from_clients(data)
@@ -198,7 +201,7 @@ def test_a_client_with_nan_equals_an_absent_one(name, masked, execution):
     assert same(with_it.global_model_weights, without.global_model_weights)
     assert same(with_it.finalizer, without.finalizer)
     assert same(with_it.client_work, without.client_work)
-    assert measured(metrics)["num_examples"] == 2 * (6 + 4 + 3)
+    assert measured(metrics)["num_examples"] == 2 * (7 + 2 + 1)
     assert np.isfinite(measured(metrics).get("loss", 0))
 
 
@@ -207,7 +210,7 @@ def test_a_client_with_nan_equals_an_absent_one(name, masked, execution):
 def test_a_round_without_a_usable_client_leaves_weights_and_optimizers_untouched(
     name, masked, execution, ids
 ):
-    data = clients([0, 5, 5])
+    data = clients([0, 5, 8])
     data["c1"]["x"][:] = np.nan
     process = build(name, masked, execution)
     packed = fb.from_clients(data)
@@ -224,7 +227,7 @@ def test_a_round_without_a_usable_client_leaves_weights_and_optimizers_untouched
 
 @everything
 def test_resuming_from_a_file_equals_a_run_that_went_on(name, tmp_path):
-    data = fb.from_clients(clients([7, 5, 2, 1]))
+    data = fb.from_clients(clients([7, 3, 2, 1]))
     process = build(name)
     straight = fb.train(process, data, BATCHES, rounds=3)
     file = tmp_path / "state"
@@ -235,7 +238,7 @@ def test_resuming_from_a_file_equals_a_run_that_went_on(name, tmp_path):
 
 @everything
 def test_the_next_state_is_new_and_the_old_one_stays_usable(name):
-    data = fb.from_clients(clients([7, 5, 2, 1]))
+    data = fb.from_clients(clients([7, 3, 2, 1]))
     process = build(name)
     cohort = data.cohort(data.client_ids, BATCHES)
     state = process.initialize()
@@ -260,7 +263,7 @@ def test_weights_can_be_set(name):
 @evaluations
 @models
 def test_the_rounds_of_an_evaluation_add_up_in_any_order(name, masked):
-    data = fb.from_clients(clients([7, 0, 5, 1]))
+    data = fb.from_clients(clients(SIZES))
     process = build(name, masked)
 
     def totals(*rounds):
@@ -278,7 +281,7 @@ def test_the_rounds_of_an_evaluation_add_up_in_any_order(name, masked):
 @evaluations
 @pytest.mark.parametrize("ids", [[], ["c1"]], ids=["nobody", "empty"])
 def test_an_evaluation_without_examples_adds_nothing(name, ids):
-    data = fb.from_clients(clients([7, 0]))
+    data = fb.from_clients(clients([13, 0]))
     process = build(name)
     state, _ = process.next(process.initialize(), data.cohort(["c0"], BATCHES))
     after, metrics = process.next(state, data.cohort(ids, BATCHES))
