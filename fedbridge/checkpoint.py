@@ -56,6 +56,9 @@ def save(path: str | os.PathLike[str], state: object) -> None:
 def load(path: str | os.PathLike[str], like: _Tree) -> _Tree:
     """Reads a state.
 
+    Two algorithms whose states have the same names, shapes and dtypes (FedProx and FedAvg, Yogi and
+    Adam) are not told apart, as in TFF: one may go on from the other's state.
+
     Args:
         path: A file that `save` wrote.
         like: A state of the same process, e.g. `process.initialize()`: the structure, and the
