@@ -8,7 +8,7 @@ import pytest
 
 from fedbridge import tff as ours
 from fedbridge.tff import _pipelines
-from fedbridge.tff._client_batches import cohort
+from fedbridge.tff._client_batches import batches, cohort
 
 ROWS = {f"c{i}": np.arange(100 * i, 100 * i + n) for i, n in enumerate((7, 12, 3, 5))}
 
@@ -91,7 +91,7 @@ def in_tff(tff, dataset):
 
 
 def in_cohort(dataset, round=1):
-    found = cohort([dataset.map(lambda x: collections.OrderedDict(x=x))], round)
+    found = cohort(batches([dataset.map(lambda x: collections.OrderedDict(x=x))]), round)
     stream = found.streams["train"]
     sizes = stream.sizes[: stream.step_offsets[1]]
     order = [row for step, size in zip(stream.rows, sizes, strict=False) for row in step[:size]]

@@ -107,13 +107,14 @@ def weights_from_npz(path: str | os.PathLike[str], like: _Tree) -> _Tree:
     try:
         # The whole file first: NumPy leaves one open that is no zip.
         stored = np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False)
-        if isinstance(stored, np.ndarray):
-            raise ValueError("it holds a single array")
-        leaves = {name: stored[name] for name in stored.files}
+        single = isinstance(stored, np.ndarray)
+        leaves = {} if single else {name: stored[name] for name in stored.files}
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from None
     except (*_NOT_NPZ, zipfile.BadZipFile, zlib.error):
         raise _unreadable(path, "it is no npz file of numbers") from None
+    if single:
+        raise _unreadable(path, "it holds a single array")
     for name, array in leaves.items():
         # npz knows no bfloat16: its bytes come back without their dtype.
         if array.dtype.kind == "V" and name in wanted and wanted[name].dtype.itemsize == 2:
