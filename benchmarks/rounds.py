@@ -16,7 +16,6 @@ import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
@@ -34,7 +33,8 @@ def run(
     tasks: Mapping[str, data.Task],
     peers: Sequence[str],
     *,
-    scripts: Mapping[str, int] = MappingProxyType({}),
+    scripts: Sequence[str] = (),
+    turns: int = 5,
     choose: bool,
     say: Say,
 ) -> dict:
@@ -43,7 +43,8 @@ def run(
     Args:
         tasks: Name to task.
         peers: Whom to time fedbridge against.
-        scripts: Of `script.SCRIPTS`, name to number of turns.
+        scripts: Names of `script.SCRIPTS`.
+        turns: How often these run; a task of rounds says so itself.
         choose: Whether to look first which setting of a peer is its better one; otherwise its
             usual setting is taken.
         say: Gets a line on what is happening.
@@ -55,8 +56,7 @@ def run(
     machine: dict[str, Any] = _machine()
     with child.orphans_adopted():
         figures = {n: _task(n, task, peers, machine, choose, say) for n, task in tasks.items()}
-        for name, turns in scripts.items():
-            figures[name] = script.run(name, peers, turns=turns, say=say)
+        figures |= script.run(scripts, peers, turns=turns, say=say)
     return {"tasks": figures, "machine": machine}
 
 
@@ -252,10 +252,13 @@ def main(
     rivals = _names(peers, [peer for peer in PEERS if peer != _OURS], "--peers")
     if json is not None and not json.absolute().parent.is_dir():
         raise typer.BadParameter(f"there is no folder {json.parent}.", param_hint="--json")
-    whole = {n: 1 if quick else 5 for n in names if n in script.SCRIPTS}
+    whole = [n for n in names if n in script.SCRIPTS]
     in_turns = [n for n in names if n not in whole]
     chosen = {n: data.quick(data.TASKS[n]) if quick else data.TASKS[n] for n in in_turns}
-    result: dict[str, Any] = run(chosen, rivals, scripts=whole, choose=not quick, say=_progress)
+    turns = 1 if quick else 5
+    result: dict[str, Any] = run(
+        chosen, rivals, scripts=whole, turns=turns, choose=not quick, say=_progress
+    )
     if sys.stderr.isatty():
         _progress("")
     result["machine"]["quick"] = quick

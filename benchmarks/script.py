@@ -49,46 +49,56 @@ SCRIPTS = {
     "script": Script("softmax.py", _tensorflow, "seconds"),
     "script_numpy": Script("softmax_numpy.py", lambda: Path(sys.executable), "process_seconds"),
 }
+_TFF = "softmax.py"
+"""What TFF runs beside each of them, once a turn."""
 
 
 def run(
-    name: str, peers: Sequence[str], *, turns: int, say: Callable[[str], None]
-) -> dict[str, dict[str, Any]]:
-    """Times one of `SCRIPTS`: a cold start of fedbridge, then turns with its programs kept.
+    names: Sequence[str], peers: Sequence[str], *, turns: int, say: Callable[[str], None]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Times some of `SCRIPTS`: each once cold, then in turns with fedbridge's programs kept.
 
-    TFF, if it is among the peers, always runs `softmax.py`.
+    Returns:
+        Name to peer to figures.
     """
-    script = SCRIPTS[name]
-    absent = {peer: "it runs no TFF scripts" for peer in peers if peer != "tff"}
     commands: dict[str, list[str]] = {}
-    for peer, find, arguments in (
-        (_OURS, script.interpreter, [*_FEDBRIDGE_RUN, str(_FOLDER / script.file)]),
-        ("tff", PEERS["tff"].interpreter, [str(_FOLDER / SCRIPTS["script"].file)]),
-    ):
+    absent = {peer: "it runs no TFF scripts" for peer in peers if peer != "tff"}
+    starts = {n: (SCRIPTS[n].interpreter, [*_FEDBRIDGE_RUN, SCRIPTS[n].file]) for n in names}
+    starts |= {"tff": (PEERS["tff"].interpreter, [_TFF])} if "tff" in peers and names else {}
+    for who, (find, (*options, file)) in starts.items():
         try:
-            if peer in (_OURS, *peers):
-                commands[peer] = [str(find()), *arguments]
+            commands[who] = [str(find()), *options, str(_FOLDER / file)]
         except AbsentError as error:
-            absent[peer] = str(error)
-    runs: dict[str, list[dict[str, float]]] = {peer: [] for peer in commands}
+            absent[who] = str(error)
+    runs: dict[str, list[dict[str, float]]] = {who: [] for who in commands}
     with tempfile.TemporaryDirectory(prefix="fedbridge-") as folder:
-        generate_emnist(20, Path(folder, "data"))
+        if commands:
+            generate_emnist(20, Path(folder, "data"))
         for turn in range(-1, turns):
-            for peer, command in commands.items():
-                say(f"{name}: {'first run' if turn < 0 else f'turn {turn + 1}'} of {peer}")
+            for who in [who for who in commands if who not in absent]:
+                say(f"{who}: {'first run' if turn < 0 else f'turn {turn + 1} of {turns}'}")
                 try:
-                    runs[peer].append(_once(command, Path(folder)))
+                    runs[who].append(_once(commands[who], Path(folder)))
                 except AbsentError as error:
-                    absent[peer] = str(error)
-            commands = {peer: c for peer, c in commands.items() if peer not in absent}
-    found: dict[str, dict[str, Any]] = {}
-    for peer in (_OURS, *peers):
-        if peer in absent:
-            found[peer] = {"absent": absent[peer]}
-            continue
-        found[peer] = _figures(runs[peer])
-        if peer != _OURS and _OURS not in absent:
-            found[peer] |= _ratios(runs[_OURS][1:], runs[peer][1:], script.ratio)
+                    absent[who] = str(error)
+    figures = {
+        who: {"absent": absent[who]} if who in absent else _figures(runs[who])
+        for who in [*starts, *absent]
+    }
+    return {name: _beside(name, peers, figures, runs) for name in names}
+
+
+def _beside(
+    name: str,
+    peers: Sequence[str],
+    figures: Mapping[str, dict[str, Any]],
+    runs: Mapping[str, Sequence[Mapping[str, float]]],
+) -> dict[str, dict[str, Any]]:
+    """A script's figures under fedbridge, those of the peers, and the ratios of both."""
+    found = {_OURS: figures[name], **{peer: dict(figures[peer]) for peer in peers}}
+    for peer in peers:
+        if "absent" not in found[_OURS] and "absent" not in found[peer]:
+            found[peer] |= _ratios(runs[name][1:], runs[peer][1:], SCRIPTS[name].ratio)
     return found
 
 

@@ -65,9 +65,10 @@ def test_whole_scripts(tmp_path, monkeypatch):
     here = lambda: Path(sys.executable)
     monkeypatch.setitem(script.SCRIPTS, "script", script.Script("tells.py", here, "seconds"))
     monkeypatch.setitem(script.SCRIPTS, "script_numpy", script.Script("silent.py", here, "seconds"))
-    result = rounds.run(
-        {}, ["fedjax"], scripts={"script": 1, "script_numpy": 1}, choose=False, say=lambda _: None
-    )
+    said = []
+    scripts = ["script", "script_numpy"]
+    result = rounds.run({}, ["fedjax"], scripts=scripts, turns=1, choose=False, say=said.append)
+    assert said == ["script: first run", "script_numpy: first run", "script: turn 1 of 1"]
     found = result["tasks"]["script"]
     assert found["fedjax"] == {"absent": "it runs no TFF scripts"}
     assert found["fedbridge"]["seconds"] == found["fedbridge"]["cold_seconds"] == 3.5

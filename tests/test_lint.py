@@ -80,7 +80,7 @@ def test_old_names_become_new_ones(lint):
     [
         ("tf.keras.layers.Dropout(0.5)", "random masks can never agree across frameworks"),
         ("LSTM(8, dropout=0.1)", "dropout in LSTM"),
-        ("tff.federated_select(keys, n, value, fn)", "Federated Core"),
+        ("tff.jax.computation(fn)", "Federated Core"),
         ("tff.aggregators.HadamardTransformFactory()", "HadamardTransformFactory is not replayed"),
         ("tff.learning.dp_aggregator(1.0, 10)", "dp_aggregator adds Gaussian noise"),
         ("D.gaussian_fixed(clip=1.0, noise_multiplier=0.5)", "gaussian_fixed adds Gaussian noise"),
@@ -301,15 +301,29 @@ def test_a_type_hint_is_no_obstacle(lint):
 
 def test_without_a_process_there_is_nothing_to_check(lint):
     assert "not import" in lint("print(1)").obstacles[0]
-    by_hand = "import tensorflow_federated as tff\ntff.simulation.datasets.emnist.load_data()"
-    assert "written by hand" in lint(by_hand).obstacles[0]
+    data_alone = "import tensorflow_federated as tff\ntff.simulation.datasets.emnist.load_data()"
+    assert "there is nothing to compare" in lint(data_alone).obstacles[0]
+    hello = "import tensorflow_federated as tff\ntff.federated_computation(lambda: 'Hello')()"
+    assert "there is nothing to compare" in lint(hello).obstacles[0]
+
+
+@pytest.mark.parametrize("name", ["tf_computation", "tensorflow.computation"])
+def test_computations_of_ones_own_can_be_checked(lint, name):
+    found = lint(f"""
+        import tensorflow_federated as tff
+        @tff.{name}(tff.TensorType(np.float32, [2]), np.int32)
+        def pick(table, key):
+            return table[key]
+        tff.federated_select(keys, most, table, pick)
+        """)
+    assert found.checkable, found.obstacles
 
 
 def test_a_notebook_is_read_cell_by_cell(lint):
     cells = [
         {"cell_type": "markdown", "source": "# not code ("},
         {"cell_type": "code", "source": ["!pip install x\n", "import tensorflow_federated as tff"]},
-        {"cell_type": "code", "source": ["%%time\n", FED_AVG + "\n", "tff.federated_select(x)"]},
+        {"cell_type": "code", "source": ["%%time\n", FED_AVG + "\n", "tff.jax.computation(x)"]},
         {"cell_type": "code", "source": "%%bash\necho ("},
     ]
     found = lint(json.dumps({"cells": cells}), "book.ipynb")

@@ -8,8 +8,8 @@ returned           what a call was given and returned, as arrays
 packed, unpacked   calls as the arrays of one .npz, and back
 judge, joined      the same computations in the same order, and the same values; in the verdict
 
-A computation is the script's own if one of `DECORATORS` made it; calls in the body of another one
-are part of that one, and what is only text, "Hello, World!" above all, is not kept.
+A computation is the script's own if one of `eras.DECORATORS` made it; calls in the body of another
+one are part of that one, and what is only text, "Hello, World!" above all, is not kept.
 """
 
 import functools
@@ -19,15 +19,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fedbridge.bridge.eras import DECORATORS
 from fedbridge.bridge.judge import FLOORS
 from fedbridge.bridge.result import ComputationResult, Result
 from fedbridge.bridge.structures import leaves
 
-DECORATORS = ("federated_computation", "tf_computation", "tensorflow.computation")
 NOTHING_TO_REPLAY = (
     "the script calls only computations of its own, which `fedbridge check` runs on both sides"
 )
-_SEVERAL = "calls", "return what they do"
 RANDOM = "the script draws numbers without a seed, so that TFF's own second run gives others"
 
 # Every call starts from what TFF's was given. Both sides run the script's TensorFlow functions in
@@ -135,14 +134,14 @@ def unpacked(arrays: Arrays) -> list[Returned]:
     """What `packed` made arrays of; of none, no calls."""
     if not arrays:
         return []
+    names = json.loads(str(arrays["names"]))
     parts: list[dict[str, dict[str, Any]]] = [
-        {"given": {}, "result": {}, "floor": {}} for _ in json.loads(str(arrays["names"]))
+        {"given": {}, "result": {}, "floor": {}} for _ in names
     ]
     for key, leaf in arrays.items():
         if key != "names":
             number, kind, path = key.split("/", 2)
             parts[int(number)][kind][path] = leaf
-    names = json.loads(str(arrays["names"]))
     return [Returned(name, *part.values()) for name, part in zip(names, parts, strict=True)]
 
 
@@ -193,7 +192,8 @@ def joined(result: Result, computations: Sequence[ComputationResult], varies: st
     if failed:
         reason = f"computation {failed.call}, {failed.failure}"
         return result._replace(verdict="differs", reason=reason)
-    calls, they = ("call", "returns what it does") if len(computations) == 1 else _SEVERAL
+    one = len(computations) == 1
+    calls, they = ("call", "returns what it does") if one else ("calls", "return what they do")
     agree = f"{len(computations)} {calls} of its own computations {they} under TFF"
     if result.verdict == "match":
         return result._replace(reason=f"{result.reason}; {agree}")

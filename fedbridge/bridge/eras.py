@@ -60,6 +60,9 @@ _KERAS = "tff.learning.models.from_keras_model"
 _DATASETS = "tff.simulation.datasets."
 
 # name without "tff.", first tag, last tag, the name in 0.87.0 ("=": the same), status, note
+DECORATORS = ("federated_computation", "tf_computation", "tensorflow.computation")
+"""What makes computations of a script's own, without "tff."."""
+
 _TABLE: tuple[tuple[str, str, str, str, str, str], ...] = (
     ("__version__", "", "HEAD", "=", IGNORED, ""),
     # models
@@ -199,8 +202,8 @@ _TABLE: tuple[tuple[str, str, str, str, str, str], ...] = (
     ("tf_computation", "0.1", "0.86", "tff.tensorflow.computation", CHECKED, _CORE),
     ("tensorflow.computation", "0.71", "HEAD", "=", CHECKED, _CORE),
     ("federated_computation", "0.1", "0.89", "=", CHECKED, _CORE),
-    ("federated_select", "", "HEAD", "=", NOT_YET, _CORE),
-    ("federated_secure_select", "", "HEAD", "=", NOT_YET, _CORE),
+    ("federated_select", "", "HEAD", "=", CHECKED, _CORE),
+    ("federated_secure_select", "", "HEAD", "=", CHECKED, _CORE),
     ("federated_collect", "0.1", "0.19", "", GONE, _CORE),
     ("federated_apply", "0.1", "0.18", "tff.federated_map", CHECKED, _CORE),
     ("federated_reduce", "0.1", "0.18", "tff.federated_aggregate", GONE, _CORE),

@@ -96,8 +96,8 @@ class ComputationResult(NamedTuple):
     name: str
     """That of the computation's function."""
     error: float
-    """The largest difference of an entry over the norm of its tensor; infinite where the names,
-    shapes or dtypes are others."""
+    """The largest difference of an entry, over the norm of the state's update, or of the part of
+    the result that it is in; infinite where the names, shapes or dtypes are others."""
     passed: bool
     """Whether both sides returned the same."""
     failure: str | None

@@ -15,6 +15,7 @@ from fedbridge.jax_core._aggregators import (
     weighted_mean as weighted_mean,
 )
 from fedbridge.jax_core._arrays import FederatedArrays as FederatedArrays
+from fedbridge.jax_core._border import metrics_at_border as metrics_at_border, to_numpy as to_numpy
 from fedbridge.jax_core._client_work import (
     ClientResult as ClientResult,
     ClientWeight as ClientWeight,
@@ -112,10 +113,8 @@ from fedbridge.jax_core._process import (
     check_weights as check_weights,
     compose_learning_process as compose_learning_process,
     learning_process as learning_process,
-    metrics_at_border as metrics_at_border,
     one_by_one as one_by_one,
     placing as placing,
-    to_numpy as to_numpy,
 )
 from fedbridge.jax_core._reconstruction import (
     ReconstructionModel as ReconstructionModel,

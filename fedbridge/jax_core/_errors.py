@@ -96,11 +96,8 @@ def as_scalar(value: object) -> np.ndarray:
 
 def is_real(value: object) -> bool:
     """Whether this is one real number; a bool is none."""
-    return (
-        not isinstance(value, str)
-        and np.ndim(as_scalar(value)) == 0
-        and (as_scalar(value).dtype.kind in "iuf")
-    )
+    array = as_scalar(value)
+    return array.ndim == 0 and array.dtype.kind in "iuf"
 
 
 def check_bool(name: str, value: object) -> None:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from fedbridge.jax_core._border import check_counts, check_state, names_in_state, to_numpy
 from fedbridge.jax_core._client_work import Round
 from fedbridge.jax_core._clients import ClientOutput, Execution, over_clients
 from fedbridge.jax_core._cohort import Cohort
@@ -30,14 +31,10 @@ from fedbridge.jax_core._process import (
     LearningProcess,
     LearningProcessOutput,
     Start,
-    check_counts,
     check_start,
-    check_state,
     check_weights,
     learning_process,
-    names_in_state,
     placing,
-    to_numpy,
 )
 from fedbridge.jax_core._steps import Client
 

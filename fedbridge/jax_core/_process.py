@@ -4,28 +4,33 @@ TFF's templates (learning/templates/{learning_process,composers}.py): the same n
 fields of the state, the same tree of metrics.
 """
 
-import functools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import PyTree
 
 from fedbridge.jax_core._aggregators import Aggregator, check_aggregator
+from fedbridge.jax_core._border import (
+    check_is_state,
+    check_same_kinds,
+    check_same_shapes,
+    check_state,
+    metrics_at_border,
+    names_in_state,
+)
 from fedbridge.jax_core._client_work import ClientWork, Round, nothing_to_check
 from fedbridge.jax_core._clients import ClientOutput, Execution, over_clients
 from fedbridge.jax_core._cohort import Cohort
 from fedbridge.jax_core._default_execution import default_execution
-from fedbridge.jax_core._errors import ArgumentError, ClientDataError, StateError, check_argument
+from fedbridge.jax_core._errors import ArgumentError, check_argument
 from fedbridge.jax_core._finalizer import Finalizer
 from fedbridge.jax_core._fused import fused, stack
-from fedbridge.jax_core._metrics_aggregators import PerClient
 from fedbridge.jax_core._model import ModelWeights
 from fedbridge.jax_core._steps import Client
-from fedbridge.jax_core._trees import empty_containers, from_named_leaves, named_leaves
+from fedbridge.jax_core._trees import from_named_leaves, named_leaves
 from fedbridge.jax_core.optimizers import get_hparams, is_scheduled, set_hparams
 
 
@@ -136,6 +141,7 @@ def compose_learning_process(
     Example:
         An algorithm of one's own: clients send only the signs of their gradient.
 
+        >>> import numpy as np
         >>> import fedbridge as fb
         >>> model = fb.models.softmax_regression((2,), 3, x="x", y="y")
         >>> gradient = fb.model_gradient(model)
@@ -268,8 +274,8 @@ def learning_process(
     def set_weights(state: LearningAlgorithmState, weights: PyTree) -> LearningAlgorithmState:
         check_is_state(state)
         old = state.global_model_weights
-        _check_same_shapes(old, weights)
-        _check_same_kinds(old, weights)
+        check_same_shapes(old, weights)
+        check_same_kinds(old, weights)
         new = from_named_leaves(old, named_leaves(weights))
         cast = lambda leaf, like: jnp.asarray(leaf, jnp.asarray(like).dtype)
         return state._replace(global_model_weights=jax.tree.map(cast, new, old))
@@ -313,48 +319,9 @@ def learning_process(
     )
 
 
-def names_in_state(initialize: Callable[[], PyTree]) -> Callable[[], frozenset[str]]:
-    """What tells the states of a process from those of others; found out once."""
-    return functools.cache(lambda: _names_in(initialize()))
-
-
-def _names_in(state: PyTree) -> frozenset[str]:
-    """The names of leaves and of empty containers: a sum's state is `()`, a mean's holds two."""
-    return frozenset([*named_leaves(state), *empty_containers(state)])
-
-
-def check_state(names: frozenset[str], state: LearningAlgorithmState) -> None:
-    """Refuses a state of another algorithm.
-
-    Args:
-        names: What `names_in_state` found.
-        state: What a round is to start from.
-
-    Raises:
-        StateError: It has other leaves.
-    """
-    check_is_state(state)
-    given = _names_in(state)
-    if given != names:
-        # A leaf says more than an empty container, and what is deeper more than what is around it.
-        name = min(given ^ names, key=lambda name: (name.endswith("()"), -name.count("/"), name))
-        raise StateError(
-            f"the state {'has' if name in given else 'lacks'} "
-            f"{name.removesuffix('()')!r}, unlike those of this "
-            "process: it is of another algorithm, optimizer or aggregator; to go on with its "
-            "weights, `process.set_model_weights(process.initialize(), weights)`."
-        )
-
-
-def check_is_state(state: Any) -> None:
-    """Refuses what is no state at all, e.g. weights."""
-    is_one = hasattr(state, "global_model_weights")
-    check_argument(is_one, "state", state, "a state of this process, e.g. process.initialize()")
-
-
 def check_weights(model: Start, weights: PyTree) -> None:
     """Refuses weights of other shapes than the model's."""
-    _check_same_shapes(model.initial_weights, weights)
+    check_same_shapes(model.initial_weights, weights)
 
 
 def placing(model: Start, execution: Execution) -> Callable[[Cohort], Cohort]:
@@ -369,86 +336,3 @@ def placing(model: Start, execution: Execution) -> Callable[[Cohort], Cohort]:
         return execution.place(cohort if model.masked else cohort.with_exact_sizes())
 
     return place
-
-
-def metrics_at_border(metrics: Mapping[str, PyTree]) -> OrderedDict[str, PyTree]:
-    """The metrics of a round in NumPy, with TFF's dtypes.
-
-    What clients counted is int64; what the aggregator and the finalizer counted is int32.
-
-    Raises:
-        ClientDataError: Clients counted more than int32 holds, see `check_counts`.
-    """
-    measured = OrderedDict(jax.device_get(metrics))
-    at_border = OrderedDict(
-        (part, to_numpy(tree, wide=part == "client_work")) for part, tree in measured.items()
-    )
-    check_counts(at_border["client_work"])
-    return at_border
-
-
-def check_counts(measured: PyTree) -> None:
-    """Refuses a count that has gone past int32 inside the program: it is negative there.
-
-    Args:
-        measured: What the clients of a round measured, at the border. Its integers are counts.
-
-    Raises:
-        ClientDataError: One of them is negative.
-    """
-    for name, leaf in named_leaves(measured).items():
-        value = np.asarray(leaf)
-        if np.issubdtype(value.dtype, np.signedinteger) and (value < 0).any():
-            raise ClientDataError(
-                f"metric {name!r} of this round is {value.min()}: more was counted in one round "
-                f"than the {2**31 - 1} of an int32; take fewer clients a round, or make a metric "
-                "that may be negative a float32."
-            )
-
-
-def to_numpy(tree: PyTree, *, wide: bool = True) -> PyTree:
-    """A tree of what a program counted and measured, at the border: NumPy.
-
-    Args:
-        tree: Arrays; of a `PerClient` the real clients' values remain.
-        wide: Whether integers become int64.
-    """
-
-    def convert(leaf: Any) -> Any:
-        if isinstance(leaf, PerClient):
-            real = jax.tree.map(lambda all: np.asarray(all)[: int(leaf.count)], leaf.values)
-            return to_numpy(real, wide=wide)
-        value = np.asarray(leaf)
-        counts = wide and np.issubdtype(value.dtype, np.integer)
-        return value.astype(np.int64 if counts else value.dtype)[()]
-
-    is_leaf = lambda node: isinstance(node, PerClient)
-    return jax.tree.map(convert, jax.device_get(tree), is_leaf=is_leaf)
-
-
-def _check_same_kinds(expected: PyTree, given: PyTree) -> None:
-    """Refuses whole numbers where the model has real ones, and the reverse, as TFF's rounds do."""
-    kinds = (jnp.floating, jnp.integer, jnp.bool_)
-    kind_of = lambda leaf: [jnp.issubdtype(leaf.dtype, kind) for kind in kinds]
-    for path, leaf in named_leaves(given).items():
-        like = jnp.asarray(named_leaves(expected)[path])
-        array = np.asarray(leaf)
-        if kind_of(array) != kind_of(like):
-            weight = f"weight {path!r}" if path else "the weights"
-            raise StateError(
-                f"{weight}: the model has {like.dtype}, but {array.dtype} was given; cast it with "
-                f"`.astype({str(like.dtype)!r})`."
-            )
-
-
-def _check_same_shapes(expected: PyTree, given: PyTree) -> None:
-    want = {path: np.shape(leaf) for path, leaf in named_leaves(expected).items()}
-    have = {path: np.shape(leaf) for path, leaf in named_leaves(given).items()}
-    if want != have:
-        path = next(p for p in {**want, **have} if want.get(p) != have.get(p))
-        weight = f"weight {path!r}" if path else "the weights"
-        raise StateError(
-            f"{weight}: the model has shape {want.get(path, 'no such weight')}, but "
-            f"{have.get(path, 'nothing')} was given; take the weights from a state of the same "
-            "model."
-        )

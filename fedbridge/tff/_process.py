@@ -97,6 +97,7 @@ class LearningProcess:
     def _cohort(self, clients: Clients, number: int) -> fc.Cohort:
         """The cohort of a call; the last one again while a script passes the same data sets."""
         if self._last is None or not same(clients, self._last[0]):
+            self._last = None  # its memory first: the two may not fit side by side
             self._last = clients, self._process.place(cohort(clients, number))
         return self._last[1].at_round(number)
 

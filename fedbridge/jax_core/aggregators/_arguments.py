@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fedbridge.jax_core._errors import as_scalar, check_argument
+from fedbridge.jax_core._errors import check_argument, is_real
 
 Number = Any
 """A number of Python, NumPy or jax; an int is a fine float, a bool is none."""
@@ -22,10 +22,10 @@ def check_number(name: str, value: Number, allowed: str, holds: Callable[[float]
         Traceback (most recent call last):
         fedbridge.jax_core._errors.ArgumentError: clip is -1.0; it must be a number above 0.
     """
-    array = as_scalar(value)
-    real = array.ndim == 0 and array.dtype.kind in "iuf"
     with np.errstate(over="ignore"):
-        check_argument(real and bool(holds(float(np.float32(value)))), name, value, allowed)
+        check_argument(
+            is_real(value) and bool(holds(float(np.float32(value)))), name, value, allowed
+        )
 
 
 def check_positive(name: str, value: Number) -> None:
