@@ -246,7 +246,8 @@ def main(
 ) -> None:
     """Time rounds of fedbridge beside the same rounds of TFF and FedJAX, in turns."""
     names = _names(tasks, [*data.TASKS, "cohort", *script.SCRIPTS], "--tasks")
-    names = [n for name in names for n in (data.COHORTS if name == "cohort" else (name,))]
+    cohorts = data.COHORTS[:-1] if quick else data.COHORTS
+    names = [n for name in names for n in (cohorts if name == "cohort" else (name,))]
     if not names:
         raise typer.BadParameter("name at least one task.", param_hint="--tasks")
     rivals = _names(peers, [peer for peer in PEERS if peer != _OURS], "--peers")

@@ -49,6 +49,7 @@ SCRIPTS = {
     "script": Script("softmax.py", _tensorflow, "seconds"),
     "script_numpy": Script("softmax_numpy.py", lambda: Path(sys.executable), "process_seconds"),
 }
+_SECONDS = "seconds", "process_seconds"
 _TFF = "softmax.py"
 """What TFF runs beside each of them, once a turn."""
 
@@ -56,7 +57,7 @@ _TFF = "softmax.py"
 def run(
     names: Sequence[str], peers: Sequence[str], *, turns: int, say: Callable[[str], None]
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Times some of `SCRIPTS`: each once cold, then in turns with fedbridge's programs kept.
+    """Times some of `SCRIPTS`: each once cold, then all in turns, with fedbridge's programs kept.
 
     Returns:
         Name to peer to figures.
@@ -75,16 +76,21 @@ def run(
         if commands:
             generate_emnist(20, Path(folder, "data"))
         for turn in range(-1, turns):
-            for who in [who for who in commands if who not in absent]:
+            # TFF keeps no programs: its first run is like the others.
+            left = [who for who in commands if who not in absent]
+            for who in left if turn >= 0 else [who for who in left if who in names]:
                 say(f"{who}: {'first run' if turn < 0 else f'turn {turn + 1} of {turns}'}")
                 try:
                     runs[who].append(_once(commands[who], Path(folder)))
                 except AbsentError as error:
                     absent[who] = str(error)
     figures = {
-        who: {"absent": absent[who]} if who in absent else _figures(runs[who])
+        who: {"absent": absent[who]} if who in absent else _medians(runs[who][-turns:])
         for who in [*starts, *absent]
     }
+    for name in names:
+        if name not in absent:
+            figures[name] |= {f"cold_{key}": runs[name][0][key] for key in _SECONDS}
     return {name: _beside(name, peers, figures, runs) for name in names}
 
 
@@ -98,7 +104,7 @@ def _beside(
     found = {_OURS: figures[name], **{peer: dict(figures[peer]) for peer in peers}}
     for peer in peers:
         if "absent" not in found[_OURS] and "absent" not in found[peer]:
-            found[peer] |= _ratios(runs[name][1:], runs[peer][1:], SCRIPTS[name].ratio)
+            found[peer] |= _ratios(runs[name][1:], runs[peer], SCRIPTS[name].ratio)
     return found
 
 
@@ -122,15 +128,8 @@ def _once(command: Sequence[str], folder: Path) -> dict[str, float]:
     }
 
 
-def _figures(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Of the runs of one peer, the first of which started cold."""
-    cold, *warm = runs
-    medians = {key: statistics.median(run[key] for run in warm) for key in cold}
-    return {
-        **medians,
-        "cold_seconds": cold["seconds"],
-        "cold_process_seconds": cold["process_seconds"],
-    }
+def _medians(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
 
 
 def _ratios(
