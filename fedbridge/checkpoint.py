@@ -1,8 +1,9 @@
 """A state in a file: written whole or not at all, and refused when a bit of it has changed.
 
-The file is one line of ASCII, `fedbridge-state 1 SHA256`, and then NumPy's npz of the leaves under
-their paths ("global_model_weights/trainable/0"), with an empty array "aggregator()" where there is
-a container without leaves; the checksum is that of all that follows the line.
+The file is one line of ASCII, `fedbridge-state 1 SHA256 [ALGORITHM]`, and then NumPy's npz of the
+leaves under their paths ("global_model_weights/trainable/0"), with an empty array "aggregator()"
+where there is a container without leaves; the checksum is that of the algorithm's name and all that
+follows the line.
 """
 
 import hashlib
@@ -14,21 +15,29 @@ from typing import TypeVar
 
 import numpy as np
 
-from fedbridge.jax_core import StateError, empty_containers, from_named_leaves, named_leaves
+from fedbridge.jax_core import (
+    StateError,
+    check_argument,
+    empty_containers,
+    from_named_leaves,
+    named_leaves,
+)
 
 _MAGIC, _FORMAT = b"fedbridge-state", 1
 _Tree = TypeVar("_Tree")
 
 
-def save(path: str | os.PathLike[str], state: object) -> None:
+def save(path: str | os.PathLike[str], state: object, *, algorithm: str = "") -> None:
     """Writes a state: aside first, then renamed, so that `path` is always whole.
 
     Args:
         path: The file; an existing one is replaced.
         state: Any tree of arrays, e.g. a `LearningAlgorithmState`.
+        algorithm: `process.name`, for `load` to compare; one word.
 
     Raises:
         StateError: The folder cannot be written to.
+        ArgumentError: A name that is more than one word.
 
     Example:
         >>> import tempfile, os
@@ -39,11 +48,11 @@ def save(path: str | os.PathLike[str], state: object) -> None:
     """
     from fedbridge.tff_io._files import write_whole  # not needed by a plain `import fedbridge`
 
-    leaves = _content(state)
+    name = _name(algorithm)
     content = io.BytesIO()
-    np.savez(content, **leaves)  # type: ignore[arg-type]
-    digest = hashlib.sha256(content.getbuffer()).hexdigest().encode()
-    head = b"%s %d %s\n" % (_MAGIC, _FORMAT, digest)
+    np.savez(content, **_content(state))  # type: ignore[arg-type]
+    words = [_MAGIC, b"%d" % _FORMAT, _digest(name, content.getbuffer()), *name.split()]
+    head = b" ".join(words) + b"\n"
 
     def write(file: Path) -> None:
         with file.open("wb") as handle:
@@ -53,35 +62,44 @@ def save(path: str | os.PathLike[str], state: object) -> None:
     write_whole(path, write)
 
 
-def load(path: str | os.PathLike[str], like: _Tree) -> _Tree:
+def load(path: str | os.PathLike[str], like: _Tree, *, algorithm: str = "") -> _Tree:
     """Reads a state.
 
-    Two algorithms whose states have the same names, shapes and dtypes (FedProx and FedAvg, Yogi and
-    Adam) are not told apart, as in TFF: one may go on from the other's state.
+    The states of two algorithms may have the same names, shapes and dtypes (FedProx's and
+    FedAvg's): without `algorithm` one goes on from the other's state, as in TFF. Two optimizers of
+    the same state (Yogi and Adam) are never told apart.
 
     Args:
         path: A file that `save` wrote.
         like: A state of the same process, e.g. `process.initialize()`: the structure, and the
             shapes and dtypes that the file must have.
+        algorithm: `process.name`; a file that was saved with another one is refused.
 
     Raises:
         StateError: There is no such file, it is damaged or cut off, or it is of another process.
     """
+    name = _name(algorithm)
     try:
         head, _, content = Path(path).read_bytes().partition(b"\n")
     except OSError as error:
         raise StateError(f"{path}: {error.strerror}; give a file that `fb.save` wrote.") from None
     words = head.split(b" ")
-    if len(words) != 3 or words[0] != _MAGIC:
+    if len(words) not in (3, 4) or words[0] != _MAGIC:
         raise StateError(f"{path}: this is no saved state; give a file that `fb.save` wrote.")
     if words[1] != b"%d" % _FORMAT:
         raise StateError(
             f"{path}: it is of format {words[1].decode(errors='replace')}, this fedbridge reads "
             f"format {_FORMAT}; upgrade fedbridge."
         )
-    if hashlib.sha256(content).hexdigest().encode() != words[2]:
+    saved_by = b"".join(words[3:])
+    if _digest(saved_by, content) != words[2]:
         raise StateError(
             f"{path}: it is damaged (its checksum differs); use the state of an earlier round."
+        )
+    if name and saved_by and name != saved_by:
+        raise StateError(
+            f"{path}: it was saved by {saved_by.decode()}, and this is {algorithm}; load it with "
+            "the algorithm that saved it."
         )
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
@@ -98,6 +116,18 @@ def load(path: str | os.PathLike[str], like: _Tree) -> _Tree:
             "saved it."
         )
     return from_named_leaves(like, leaves)
+
+
+def _name(algorithm: object) -> bytes:
+    word = isinstance(algorithm, str) and algorithm.isascii() and len(algorithm.split()) <= 1
+    check_argument(word, "algorithm", algorithm, "one word, e.g. process.name")
+    return str(algorithm).strip().encode()
+
+
+def _digest(name: bytes, content: bytes | memoryview) -> bytes:
+    digest = hashlib.sha256(name)
+    digest.update(content)
+    return digest.hexdigest().encode()
 
 
 def _content(state: object) -> dict[str, np.ndarray]:

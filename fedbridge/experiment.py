@@ -132,7 +132,7 @@ def train(
     current = process.initialize() if state is None else state
     first = 1
     if checkpoint is not None and Path(checkpoint).exists():
-        done, saved = files.load(checkpoint, like=(np.int64(0), current))
+        done, saved = files.load(checkpoint, (np.int64(0), current), algorithm=process.name)
         current = jax.tree.map(jax.numpy.asarray, saved)
         first = int(done) + 1
     history = []
@@ -162,7 +162,7 @@ def train(
         last += size
         due = last // checkpoint_every > (last - size) // checkpoint_every or last == rounds
         if checkpoint is not None and due and jax.process_index() == 0:
-            files.save(checkpoint, (np.int64(last), current))
+            files.save(checkpoint, (np.int64(last), current), algorithm=process.name)
     return TrainResult(current, history)
 
 
@@ -174,7 +174,8 @@ def saved_round(process: LearningProcess, checkpoint: str | os.PathLike[str]) ->
     """
     if not Path(checkpoint).exists():
         return 0
-    return int(files.load(checkpoint, like=(np.int64(0), process.initialize()))[0])
+    like = np.int64(0), process.initialize()
+    return int(files.load(checkpoint, like, algorithm=process.name)[0])
 
 
 def central_eval(
@@ -205,6 +206,7 @@ def central_eval(
         >>> int(evaluate(model.initial_weights)["num_examples"])
         4
     """
+    check_argument(isinstance(data, FederatedArrays), "data", data, "of the type FederatedArrays")
     process = fed_eval(model, execution=execution)
     pooled = data.pooled()
     cohort = process.place(pooled.cohort(pooled.client_ids, Batches(batch_size)))

@@ -9,7 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from fedbridge.jax_core import ArgumentError, ClientDataError, FederatedArrays
+from fedbridge.jax_core import (
+    ArgumentError,
+    ClientDataError,
+    FederatedArrays,
+    check_argument,
+    check_bool,
+    check_function,
+    check_whole,
+    is_real,
+    is_whole,
+)
 
 Sampler = Callable[[int, Sequence[str]], list[str]]
 """`(round, client_ids) -> the ids of the round's cohort`; rounds count from 1."""
@@ -34,6 +44,7 @@ def uniform(size: int, *, seed: int | None = None, replace: bool = False) -> Sam
         >>> uniform(5, seed=1)(0, [f"c{i}" for i in range(100)])
         ['c19', 'c78', 'c96', 'c16', 'c57']
     """
+    _check_draw(size, seed, replace)
     start = np.random.RandomState(seed).randint(1, _MODULUS - 1)
 
     def sample(round: int, client_ids: Sequence[str]) -> list[str]:
@@ -68,6 +79,7 @@ def seeded_by_round(size: int, *, replace: bool = False) -> Sampler:
         >>> seeded_by_round(3)(1, ["a", "b", "c", "d", "e"])
         ['c', 'b', 'e']
     """
+    _check_draw(size, None, replace)
 
     def sample(round: int, client_ids: Sequence[str]) -> list[str]:
         _enough(size, len(client_ids), replace)
@@ -97,7 +109,7 @@ def poisson(rate: float, *, seed: int | None = None) -> Sampler:
         >>> poisson(1.0, seed=0)(1, ["a", "b"])
         ['a', 'b']
     """
-    if not 0 <= rate <= 1:
+    if not (is_real(rate) and 0 <= rate <= 1):
         raise ArgumentError(f"poisson: rate {rate} is no probability; give one from 0 to 1.")
     entropy = _entropy(seed)
 
@@ -139,11 +151,14 @@ def weighted_by_size(
         >>> weighted_by_size(2, {"a": 5, "b": 0, "c": 5}, seed=0)(1, ["a", "b", "c"])
         ['c', 'a']
     """
+    _check_draw(size, seed, replace)
     if isinstance(sizes, FederatedArrays):
         sizes = dict(zip(sizes.client_ids, np.diff(sizes.offsets).tolist(), strict=True))
+    right = isinstance(sizes, Mapping)
+    check_argument(right, "sizes", sizes, "a mapping of client ids to sizes, or the data")
     known, entropy = dict(sizes), _entropy(seed)
     for client_id, weight in known.items():
-        if not 0 <= weight < np.inf:
+        if not (is_real(weight) and 0 <= weight < np.inf):
             raise ClientDataError(
                 f"client {client_id!r}: its size is {weight}; give a finite one, 0 or more."
             )
@@ -181,6 +196,7 @@ def fixed(cohort: Sequence[str]) -> Sampler:
     """
     if isinstance(cohort, str):
         raise ClientDataError(f"fixed: {cohort!r} is one client id; pass [{cohort!r}].")
+    check_argument(isinstance(cohort, Sequence), "cohort", cohort, "a list of client ids")
     chosen = list(cohort)
 
     def sample(round: int, client_ids: Sequence[str]) -> list[str]:
@@ -207,6 +223,7 @@ def round_robin(size: int) -> Sampler:
         >>> [round_robin(2)(round, ["a", "b", "c"]) for round in (1, 2, 3)]
         [['a', 'b'], ['c', 'a'], ['b', 'c']]
     """
+    check_whole("size", size, 0)
 
     def sample(round: int, client_ids: Sequence[str]) -> list[str]:
         _enough(size, len(client_ids), replace=False)
@@ -236,8 +253,12 @@ def available(
         >>> [available(day_and_night, all_clients, period=24)(r, ["a", "b"]) for r in (3, 36)]
         [['a'], ['b']]
     """
-    if period is not None and period < 1:
-        raise ArgumentError(f"available: period {period} is below 1; give a number of rounds.")
+    check_argument(
+        isinstance(trace, Mapping), "trace", trace, "a mapping of client ids to intervals"
+    )
+    check_function("sampler", sampler, "(round, client ids)")
+    if period is not None:
+        check_whole("period", period)
     kept = {client_id: tuple(intervals) for client_id, intervals in trace.items()}
     for client_id, intervals in kept.items():
         for start, stop in intervals:
@@ -265,10 +286,20 @@ def _enough(size: int, there: int, replace: bool) -> None:
         )
 
 
+def _check_draw(size: object, seed: object, replace: object) -> None:
+    check_whole("size", size, 0)
+    check_bool("replace", replace)
+    _check_seed(seed)
+
+
+def _check_seed(seed: object) -> None:
+    right = seed is None or is_whole(seed, 0)
+    check_argument(right, "seed", seed, "a whole number of at least 0, or None for one drawn now")
+
+
 def _entropy(seed: int | None) -> int:
     """The seed, or one drawn now."""
-    if seed is not None and seed < 0:
-        raise ArgumentError(f"sampler: seed {seed} is negative; give one of 0 or more.")
+    _check_seed(seed)
     return int(np.random.SeedSequence(seed).entropy)  # pyright: ignore[reportArgumentType]
 
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import keras
 import numpy as np
+import optax
 import pytest
 from problems import CLASSES, INPUTS, clients, linear_model, partly_local
 
@@ -408,6 +409,35 @@ def test_a_state_of_another_algorithm_is_refused(name, tmp_path):
             fb.load(tmp_path / "state", like=own)
 
 
+def test_a_file_tells_algorithms_of_equal_states_apart(tmp_path):
+    """FedProx's and FedSGD's have the same leaves; `train` compares the names, `load` if told."""
+    own, other = prox(0.1), algorithms.fed_sgd(linear_model())
+    file, data = tmp_path / "state", fb.from_clients(clients([3]))
+    state = fb.train(own, data, BATCHES, rounds=0).state
+    fb.save(file, (np.int64(0), state), algorithm=own.name)
+    like = np.int64(0), other.initialize()
+    fb.load(file, like)
+    with pytest.raises(fb.StateError, match="saved by fed_prox, and this is fed_sgd; load it"):
+        fb.load(file, like, algorithm=other.name)
+    with pytest.raises(fb.StateError, match="saved by fed_prox, and this is fed_sgd"):
+        fb.train(other, data, BATCHES, rounds=1, checkpoint=file)
+    assert fb.saved_round(own, file) == 0
+    with pytest.raises(fb.ArgumentError, match="algorithm is 'a b'; it must be one word"):
+        fb.save(file, state, algorithm="a b")
+
+
+def test_a_server_step_that_is_not_finite_is_refused():
+    """An optax schedule that turns NaN, which nothing can see before the round."""
+    rate = lambda k: jnp.where(k == 1, jnp.nan, 0.1)
+    process, some = fed_avg(server_optimizer=optax.sgd(rate)), cohort()
+    state, _ = process.next(process.initialize(), some)
+    with pytest.raises(fb.ArgumentError, match="server_optimizer: its step .*schedule.* is NaN"):
+        process.next(state, some)
+    placed = process.place(some)
+    with pytest.raises(fb.ArgumentError, match="server_optimizer: its step"):
+        process.next_rounds(process.initialize(), [placed, placed])
+
+
 # In a process without the tests' type checker, as a user's: expression -> what its error says.
 NONE = {
     "agg.clipping(1.0, agg.sum_)": "inner is <function .*one of fedbridge.aggregators, called",
@@ -420,6 +450,17 @@ NONE = {
     "fb.algorithms.fed_avg_with_schedule(model, lambda k: 'a', sgdm)":
         r"client_learning_rate_fn\(0\) is 'a'; it must be a number",
     "fb.algorithms.fed_avg('m', sgdm(0.1))": "model is 'm'; it must be a model",
+    "fb.models.softmax_regression(2, 3)": "shape is 2; it must be a tuple of whole numbers",
+    "fb.models.softmax_regression((2,), 3, x=3)": "x is 3; it must be the name of a feature",
+    "fb.models.emnist_cnn('a')": "only_digits is 'a'; it must be True or False",
+    "fb.models.emnist_cnn(dropout=0.5)": "dropout is 0.5; it must be two rates",
+    "fb.models.stackoverflow_lstm('a')": "vocab_size is 'a'; it must be a whole number",
+    "fb.sharded(3)": "devices is 3; it must be a list of devices",
+    "fb.samplers.uniform('a')": "size is 'a'; it must be a whole number of at least 0",
+    "fb.samplers.uniform(1, seed='a')": "seed is 'a'; it must be a whole number",
+    "fb.samplers.weighted_by_size(1, [3])": r"sizes is \[3\]; it must be a mapping",
+    "fb.samplers.fixed(3)": "cohort is 3; it must be a list of client ids",
+    "fb.algorithms.fed_multi_eval({3: model})": "models is {3: 'Model'}; it must be at least one",
     "fb.algorithms.fed_eval(fb.models.emnist_cnn)": "model is <function .*it must be a model",
     "fb.algorithms.fed_recon(model)": "model is Model.*it must be a ReconstructionModel",
     "fed_avg(execution='vmapped')": "execution is 'vmapped'; it must be of the type Execution",

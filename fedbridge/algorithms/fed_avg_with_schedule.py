@@ -32,6 +32,9 @@ from fedbridge.jax_core import (
     Round,
     apply_optimizer,
     check_function,
+    check_optimizer,
+    check_rate,
+    check_schedule,
     compose_learning_process,
     default_execution,
     local_training,
@@ -81,10 +84,10 @@ def fed_avg_with_schedule(
         0
     """
     name = "client_learning_rate_fn"
-    optimizers.check_schedule(client_learning_rate_fn, name)
+    check_schedule(client_learning_rate_fn, name)
     check_function("client_optimizer_fn", client_optimizer_fn, "(a rate)")
     first = client_optimizer_fn(client_learning_rate_fn(jnp.zeros((), jnp.int32)))
-    optimizers.check_optimizer(first, "client_optimizer_fn(learning rate)")
+    check_optimizer(first, "client_optimizer_fn(learning rate)")
 
     def work(round_num: Any) -> ClientWork:
         optimizer = client_optimizer_fn(client_learning_rate_fn(round_num))
@@ -104,11 +107,12 @@ def fed_avg_with_schedule(
         rate = jnp.asarray(client_learning_rate_fn(round_num), jnp.float32)
         return round_num + 1, OrderedDict(**measured, client_learning_rate=rate)
 
-    check = lambda round_num: optimizers.check_rate(client_learning_rate_fn, name, round_num)
+    check = lambda round_num: check_rate(client_learning_rate_fn, name, round_num)
     return compose_learning_process(
         model,
         ClientWork(lambda weights: jnp.zeros((), jnp.int32), client, server, check),
         weighted_mean() if aggregator is None else aggregator,
         apply_optimizer(optimizers.sgdm(1.0) if server_optimizer is None else server_optimizer),
         execution,
+        name="fed_avg_with_schedule",
     )

@@ -97,7 +97,9 @@ def fed_multi_eval(
     """
     named = isinstance(models, Mapping)
     kinds = {name: type(model).__name__ for name, model in models.items()} if named else None
-    good = bool(kinds) and all(isinstance(model, Model) for model in models.values())
+    good = bool(kinds) and all(
+        isinstance(name, str) and isinstance(model, Model) for name, model in models.items()
+    )
     shown = kinds if named else f"a {type(models).__name__}"
     check_argument(good, "models", shown, "at least one model, by its name")
 

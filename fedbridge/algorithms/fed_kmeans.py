@@ -40,6 +40,7 @@ from fedbridge.jax_core import (
     Step,
     check_argument,
     check_non_finite,
+    check_shape,
     compose_learning_process,
     default_execution,
     drop_non_finite,
@@ -163,6 +164,7 @@ def fed_kmeans(
         aggregator._replace(initialize=lambda centroids: aggregator.initialize((centroids, ones))),
         Finalizer(lambda centroids: ones, move),
         execution,
+        name="fed_kmeans",
     )
 
 
@@ -184,8 +186,7 @@ def _check_arguments(num_clusters: Any, data_shape: Any, random_seed: Any) -> No
     check_argument(
         is_whole(num_clusters, 1), "num_clusters", num_clusters, "a whole number above 0"
     )
-    shape = isinstance(data_shape, tuple) and all(is_whole(size, 1) for size in data_shape)
-    check_argument(shape, "data_shape", data_shape, "a tuple of whole numbers above 0")
+    check_shape("data_shape", data_shape)
     most = _MOST_BYTES // (4 * math.prod(data_shape))
     check_argument(
         num_clusters <= most,

@@ -120,4 +120,5 @@ def fed_prox(
         weighted_mean() if aggregator is None else aggregator,
         apply_optimizer(optimizers.sgdm(1.0) if server_optimizer is None else server_optimizer),
         execution,
+        name="fed_prox",
     )

@@ -45,6 +45,7 @@ from fedbridge.jax_core import (
     build_dataset_split_fn,
     check_argument,
     check_function,
+    check_optimizer,
     compose_learning_process,
     default_execution,
     drop_non_finite,
@@ -150,6 +151,7 @@ def fed_recon(
         weighted_mean() if aggregator is None else aggregator,
         apply_optimizer(optimizers.sgdm(1.0) if server_optimizer is None else server_optimizer),
         execution,
+        name="fed_recon",
     )
 
 
@@ -208,5 +210,5 @@ def _reconstruction(
     check_argument(is_one, "model", model, allowed)
     support = lambda num_batches: split(num_batches)[0]
     optimizer = optimizers.sgdm(0.1) if optimizer is None else optimizer
-    optimizers.check_optimizer(optimizer, "reconstruction_optimizer")
+    check_optimizer(optimizer, "reconstruction_optimizer")
     return reconstruct(model, optimizer, support)

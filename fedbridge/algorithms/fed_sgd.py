@@ -83,6 +83,7 @@ def fed_sgd(
         weighted_mean() if aggregator is None else aggregator,
         apply_optimizer(optimizers.sgdm(0.1) if server_optimizer is None else server_optimizer),
         execution,
+        name="fed_sgd",
     )
 
 

@@ -39,6 +39,10 @@ from fedbridge.jax_core import (
     Step,
     apply_optimizer,
     check_aggregator,
+    check_has_learning_rate,
+    check_optimizer,
+    check_rate,
+    check_schedule,
     compose_learning_process,
     default_execution,
     drop_non_finite,
@@ -102,6 +106,7 @@ def mime_lite(
         weighted_mean() if aggregator is None else aggregator,
         apply_optimizer(optimizers.sgdm(1.0) if server_optimizer is None else server_optimizer),
         execution,
+        name="mime_lite",
     )
 
 
@@ -137,8 +142,8 @@ def mime_lite_with_schedule(
             first value is no learning rate. A later value that is none is refused when its round
             begins.
     """
-    optimizers.check_has_learning_rate(base_optimizer, "base_optimizer")
-    optimizers.check_schedule(learning_rate_fn, "learning_rate_fn")
+    check_has_learning_rate(base_optimizer, "base_optimizer")
+    check_schedule(learning_rate_fn, "learning_rate_fn")
     work = _client_work(
         model,
         base_optimizer,
@@ -153,6 +158,7 @@ def mime_lite_with_schedule(
         weighted_mean() if aggregator is None else aggregator,
         apply_optimizer(optimizers.sgdm(1.0) if server_optimizer is None else server_optimizer),
         execution,
+        name="mime_lite_with_schedule",
     )
 
 
@@ -165,7 +171,7 @@ def _client_work(
     non_finite: NonFinite,
 ) -> ClientWork:
     """Its state is (Base's state, the state of the aggregator of full gradients)."""
-    optimizers.check_optimizer(base_optimizer, "base_optimizer")
+    check_optimizer(base_optimizer, "base_optimizer")
     check_aggregator("full_gradient_aggregator", gradients)
     gradient = model_gradient(model)
 
@@ -250,5 +256,5 @@ def _scheduled(work: ClientWork, rate: Callable[[Any], Any]) -> ClientWork:
         return (round_num + 1, with_rate(inner, round_num + 1)), measured
 
     client = lambda state, weights, client: work.client(state[1], weights, client)
-    check = lambda state: optimizers.check_rate(rate, "learning_rate_fn", state[0])
+    check = lambda state: check_rate(rate, "learning_rate_fn", state[0])
     return ClientWork(initialize, client, server, check)

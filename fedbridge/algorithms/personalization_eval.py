@@ -31,13 +31,13 @@ from fedbridge.jax_core import (
     check_argument,
     check_function,
     check_model,
+    check_optimizer,
     check_weights,
     check_whole,
     default_execution,
     finalize_metrics,
     local_evaluation,
     model_gradient,
-    optimizers,
     over_clients,
     over_steps,
     placing,
@@ -179,7 +179,7 @@ def personalize(
     """
     for name, value in (("num_epochs", num_epochs), ("num_epochs_per_eval", num_epochs_per_eval)):
         check_whole(name, value)
-    optimizers.check_optimizer(optimizer, "optimizer")
+    check_optimizer(optimizer, "optimizer")
     check_argument(isinstance(train, str), "train", train, "the name of a stream")
     check_function("evaluate", evaluate, "(model, weights, client)")
     stops = [*range(num_epochs_per_eval, num_epochs, num_epochs_per_eval), num_epochs]

@@ -62,8 +62,11 @@ from fedbridge.jax_core._errors import (
     StateError as StateError,
     TraceError as TraceError,
     check_argument as check_argument,
+    check_bool as check_bool,
     check_function as check_function,
+    check_shape as check_shape,
     check_whole as check_whole,
+    is_real as is_real,
     is_whole as is_whole,
 )
 from fedbridge.jax_core._evaluation import (
@@ -149,3 +152,9 @@ from fedbridge.jax_core._visits import (
 )
 from fedbridge.jax_core._vmapped import vmapped as vmapped
 from fedbridge.jax_core.aggregators._arguments import check_not_negative as check_not_negative
+from fedbridge.jax_core.optimizers._schedule import (
+    check_has_learning_rate as check_has_learning_rate,
+    check_optimizer as check_optimizer,
+    check_rate as check_rate,
+    check_schedule as check_schedule,
+)

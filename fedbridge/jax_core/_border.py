@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from fedbridge.jax_core._errors import ClientDataError, StateError, check_argument
+from fedbridge.jax_core._errors import ArgumentError, ClientDataError, StateError, check_argument
 from fedbridge.jax_core._metrics_aggregators import PerClient
 from fedbridge.jax_core._trees import empty_containers, named_leaves
 
@@ -55,6 +55,23 @@ def check_is_state(state: Any) -> None:
     """Refuses what is no state at all, e.g. weights."""
     is_one = hasattr(state, "global_model_weights")
     check_argument(is_one, "state", state, "a state of this process, e.g. process.initialize()")
+
+
+def check_step(ran_over: Any) -> None:
+    """Refuses a server's step that made finite weights and a finite update into what is not.
+
+    Args:
+        ran_over: Whether it did; of several rounds, for each.
+
+    Raises:
+        ArgumentError: It did.
+    """
+    if np.any(ran_over):
+        raise ArgumentError(
+            "server_optimizer: its step made weights that are not finite of weights and an update "
+            "that are; its learning rate, or what its schedule gives for this round, is NaN, "
+            "infinite or far too large, and must be a finite number of at least 0."
+        )
 
 
 def metrics_at_border(metrics: Mapping[str, PyTree]) -> OrderedDict[str, PyTree]:

@@ -24,7 +24,8 @@ from fedbridge.jax_core._metrics_aggregators import (
 from fedbridge.jax_core._model import Forward, Metric, Model, ModelWeights, check_model
 from fedbridge.jax_core._steps import Client, Step, Visits, every_batch, over_steps
 from fedbridge.jax_core._trees import tree_all_finite, tree_sub, tree_where, tree_zeros_like
-from fedbridge.jax_core.optimizers import check_optimizer, get_hparams, set_hparams
+from fedbridge.jax_core.optimizers import get_hparams, set_hparams
+from fedbridge.jax_core.optimizers._schedule import check_optimizer
 
 
 class ClientResult(NamedTuple):

@@ -111,6 +111,12 @@ def check_whole(name: str, value: object, least: int = 1) -> None:
     check_argument(is_whole(value, least), name, value, f"a whole number of at least {least}")
 
 
+def check_shape(name: str, value: object) -> None:
+    """Refuses what is no shape: a tuple of whole numbers above 0."""
+    shape = isinstance(value, tuple) and all(is_whole(size, 1) for size in value)
+    check_argument(shape, name, value, "a tuple of whole numbers above 0")
+
+
 def is_whole(value: Any, least: int) -> bool:
     """Whether this is a whole number of at least so much; a bool is none."""
     number = isinstance(value, int | np.integer) and not isinstance(value, bool)

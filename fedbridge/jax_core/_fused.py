@@ -12,14 +12,19 @@ from fedbridge.jax_core._cohort import Cohort, Stream
 
 
 def fused(round: Callable) -> Callable:
-    """One round after another, as a function of the state and what `stack` made."""
+    """One round after another, as a function of the state and what `stack` made.
 
-    def rounds(state: PyTree, cohorts: Cohort) -> tuple[PyTree, PyTree]:
+    Args:
+        round: `(state, cohort) -> (state, ...)`; what follows the state gets a first axis, rounds.
+    """
+
+    def rounds(state: PyTree, cohorts: Cohort) -> tuple[PyTree, ...]:
         def next(state: PyTree, own: Cohort) -> tuple[PyTree, ...]:
-            output = round(state, dataclasses.replace(own, features=cohorts.features))
-            return tuple(output)  # jax 0.12 takes no named tuple
+            new_state, *found = round(state, dataclasses.replace(own, features=cohorts.features))
+            return new_state, tuple(found)
 
-        return jax.lax.scan(next, state, dataclasses.replace(cohorts, features={}))
+        new_state, found = jax.lax.scan(next, state, dataclasses.replace(cohorts, features={}))
+        return new_state, *found
 
     return rounds
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
+from jaxtyping import Array, Bool, PyTree
 
 from fedbridge.jax_core._aggregators import Aggregator, check_aggregator
 from fedbridge.jax_core._border import (
@@ -18,6 +18,7 @@ from fedbridge.jax_core._border import (
     check_same_kinds,
     check_same_shapes,
     check_state,
+    check_step,
     metrics_at_border,
     names_in_state,
 )
@@ -30,8 +31,9 @@ from fedbridge.jax_core._finalizer import Finalizer
 from fedbridge.jax_core._fused import fused, stack
 from fedbridge.jax_core._model import ModelWeights
 from fedbridge.jax_core._steps import Client
-from fedbridge.jax_core._trees import from_named_leaves, named_leaves
-from fedbridge.jax_core.optimizers import get_hparams, is_scheduled, set_hparams
+from fedbridge.jax_core._trees import from_named_leaves, named_leaves, tree_all_finite
+from fedbridge.jax_core.optimizers import get_hparams, set_hparams
+from fedbridge.jax_core.optimizers._schedule import is_scheduled
 
 
 class LearningAlgorithmState(NamedTuple):
@@ -78,6 +80,7 @@ class LearningProcess(NamedTuple):
             one program where that is possible, see `rounds_per_call` of `fb.train`.
         place: `cohort -> cohort`: checks it and puts it where `next` takes it, which does so itself
             with a cohort that is not placed. A loop may do it while the round before runs.
+        name: Of the algorithm, e.g. "fed_avg"; a file can keep it with a state, see `fb.save`.
     """
 
     initialize: Callable[[], LearningAlgorithmState]
@@ -88,6 +91,7 @@ class LearningProcess(NamedTuple):
     set_hparams: Callable[[LearningAlgorithmState, Mapping], LearningAlgorithmState]
     next_rounds: NextRounds | None = None
     place: Callable[[Cohort], Cohort] = lambda cohort: cohort
+    name: str = ""
 
 
 @runtime_checkable
@@ -120,6 +124,8 @@ def compose_learning_process(
     aggregator: Aggregator,
     finalizer: Finalizer,
     execution: Execution = default_execution,
+    *,
+    name: str = "",
 ) -> LearningProcess:
     """Composes a learning process of its parts (learning/templates/composers.py).
 
@@ -134,9 +140,11 @@ def compose_learning_process(
         aggregator: How the clients' updates become one.
         finalizer: What the server does with it.
         execution: How the clients run.
+        name: Of the algorithm.
 
     Raises:
-        ArgumentError: A part that is none, e.g. a function that makes one, uncalled.
+        ArgumentError: A part that is none, e.g. a function that makes one, uncalled. In a round, a
+            finalizer whose step makes finite weights and a finite update into what is not.
 
     Example:
         An algorithm of one's own: clients send only the signs of their gradient.
@@ -169,12 +177,13 @@ def compose_learning_process(
     """
     check_start(model)
     check_aggregator("aggregator", aggregator)
-    for name, value, kind in (
+    for part, value, kind in (
         ("client_work", client_work, ClientWork),
         ("finalizer", finalizer, Finalizer),
         ("execution", execution, Execution),
+        ("name", name, str),
     ):
-        check_argument(isinstance(value, kind), name, value, f"of the type {kind.__name__}")
+        check_argument(isinstance(value, kind), part, value, f"of the type {kind.__name__}")
 
     def initialize() -> LearningAlgorithmState:
         weights = jax.tree.map(jnp.asarray, model.initial_weights)
@@ -186,7 +195,7 @@ def compose_learning_process(
             finalizer.initialize(weights),
         )
 
-    def round(state: LearningAlgorithmState, cohort: Cohort) -> LearningProcessOutput:
+    def round(state: LearningAlgorithmState, cohort: Cohort) -> tuple[Any, Any, Bool[Array, ""]]:
         def client_fn(server: LearningAlgorithmState, client: Client) -> ClientOutput:
             # Two keys with other parents: `split(key)[1]` is `fold_in(key, 1)`, a local step's.
             work_key, contribution_key = jax.random.split(client.key)
@@ -212,7 +221,9 @@ def compose_learning_process(
             aggregator=update.measurements,
             finalizer=final.measurements,
         )
-        return LearningProcessOutput(new_state, measured)
+        before = state.global_model_weights, update.result
+        ran_over = tree_all_finite(before) & ~tree_all_finite(final.result)
+        return new_state, measured, ran_over
 
     compiled = execution.compile(round)
     names = names_in_state(initialize)
@@ -223,7 +234,8 @@ def compose_learning_process(
         check_weights(model, state.global_model_weights)
         client_work.check(state.client_work)
         finalizer.check(state.finalizer)
-        new_state, metrics = compiled(state, place(cohort))
+        new_state, metrics, ran_over = compiled(state, place(cohort))
+        check_step(ran_over)
         return LearningProcessOutput(new_state, metrics_at_border(metrics))
 
     compiled_rounds = execution.compile(fused(round))
@@ -240,12 +252,13 @@ def compose_learning_process(
         check_state(names(), state)
         check_weights(model, state.global_model_weights)
         finalizer.check(state.finalizer)
-        new_state, metrics = compiled_rounds(state, stacked)
+        new_state, metrics, ran_over = compiled_rounds(state, stacked)
+        check_step(ran_over)
         measured = jax.device_get(metrics)
         of = lambda number: jax.tree.map(lambda leaf: leaf[number], measured)
         return new_state, [metrics_at_border(of(number)) for number in range(len(placed))]
 
-    return learning_process(initialize, next, place, next_rounds)
+    return learning_process(initialize, next, place, next_rounds, name)
 
 
 def one_by_one(next: Callable) -> NextRounds:
@@ -268,6 +281,7 @@ def learning_process(
     next: Callable,
     place: Callable[[Cohort], Cohort],
     next_rounds: NextRounds | None = None,
+    name: str = "",
 ) -> LearningProcess:
     """A learning process with the usual accessors of weights and hyperparameters."""
 
@@ -316,6 +330,7 @@ def learning_process(
         with_hparams,
         next_rounds or one_by_one(next),
         place,
+        name,
     )
 
 

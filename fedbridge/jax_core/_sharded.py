@@ -15,7 +15,7 @@ from jaxtyping import PyTree
 from fedbridge.jax_core._clients import ClientFn, Execution, JittedRound, jit_round
 from fedbridge.jax_core._cohort import Cohort
 from fedbridge.jax_core._default_execution import default_execution
-from fedbridge.jax_core._errors import ArgumentError
+from fedbridge.jax_core._errors import ArgumentError, check_argument
 from fedbridge.jax_core._spread import CLIENTS, SpreadCohort, replicate, spread
 
 _ALL, _OWN = PartitionSpec(), PartitionSpec(CLIENTS)
@@ -88,6 +88,8 @@ def _mesh(devices: Mesh | Sequence[jax.Device] | None) -> Mesh:
     if isinstance(devices, Mesh):
         mesh = devices
     else:
+        listed = devices is None or isinstance(devices, Sequence | np.ndarray)
+        check_argument(listed, "devices", devices, "a list of devices, a mesh, or None for all")
         given = list(jax.devices() if devices is None else devices)
         if not given:
             raise ArgumentError("devices is empty; give at least one, or None for all of them.")

@@ -12,7 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from fedbridge.jax_core import Model, max_pool
+from fedbridge.jax_core import (
+    Model,
+    check_argument,
+    check_bool,
+    check_shape,
+    check_whole,
+    is_real,
+    max_pool,
+)
 from fedbridge.models._from_flax import from_flax
 from fedbridge.models._keras import Conv, Dense, in_keras_order
 from fedbridge.models._losses import PerExample, absolute_error, cross_entropy, squared_error
@@ -96,6 +104,8 @@ def softmax_regression(
         compute_dtype: As in `from_flax`.
         seed: Of the initial weights.
     """
+    check_shape("shape", shape)
+    check_whole("num_classes", num_classes)
     sample = np.zeros((1, *shape), np.float32)
     module = _Dense(num_classes)
     model = from_flax(module, sample, x=x, y=y, compute_dtype=compute_dtype, seed=seed)
@@ -127,6 +137,7 @@ def emnist_2nn(
         compute_dtype: As in `from_flax`.
         seed: Of the initial weights.
     """
+    check_whole("hidden_units", hidden_units)
     module = _TwoHiddenLayers(_num_classes(only_digits), hidden_units)
     return _from_pixels(module, x, y, loss, prepare, compute_dtype, seed)
 
@@ -164,6 +175,9 @@ def emnist_cnn(
         >>> [weight.shape for weight in model.initial_weights.trainable][:3]
         [(3, 3, 1, 32), (32,), (3, 3, 32, 64)]
     """
+    pair = isinstance(dropout, tuple) and len(dropout) == 2 and all(map(is_real, dropout))
+    rates = pair and all(0 <= rate < 1 for rate in dropout)
+    check_argument(rates, "dropout", dropout, "two rates of at least 0 and below 1")
     module = _CNN(_num_classes(only_digits), dropout)
     return _from_pixels(module, x, y, loss, prepare, compute_dtype, seed)
 
@@ -215,6 +229,7 @@ def emnist_autoencoder(
 
 
 def _num_classes(only_digits: bool) -> int:
+    check_bool("only_digits", only_digits)
     return 10 if only_digits else 62
 
 

@@ -19,7 +19,9 @@ from fedbridge.jax_core import (
     Model,
     ModelError,
     ModelWeights,
+    check_argument,
     check_labels,
+    is_whole,
     metrics as building_blocks,
 )
 from fedbridge.models._losses import (
@@ -38,6 +40,7 @@ def in_dtype(dtype: Any, tree: Any) -> Any:
 
 def initial_variables(module: nn.Module, seed: int, *args: Any, **kwargs: Any) -> dict[str, Any]:
     """A module's variables as NumPy arrays, in the order in which it makes them."""
+    check_argument(is_whole(seed, -(2**63)), "seed", seed, "a whole number")
 
     @jax.jit
     def initialize(key: Any) -> OrderedDict[tuple[str, ...], Any]:
@@ -46,6 +49,12 @@ def initial_variables(module: nn.Module, seed: int, *args: Any, **kwargs: Any) -
 
     flat = initialize(jax.random.key(seed))
     return unflatten_dict({name: np.asarray(leaf) for name, leaf in flat.items()})
+
+
+def check_features(x: object, y: object) -> None:
+    """Refuses what is no name of a feature."""
+    for name, feature in (("x", x), ("y", y)):
+        check_argument(isinstance(feature, str), name, feature, "the name of a feature")
 
 
 def from_flax(
@@ -80,6 +89,7 @@ def from_flax(
     Raises:
         ModelError: The module keeps statistics across batches, which masks would not protect.
     """
+    check_features(x, y)
     inputs = prepare(jnp.asarray(sample))
     variables = initial_variables(module, seed, inputs, train=False)
     others = sorted(set(variables) - {"params"})

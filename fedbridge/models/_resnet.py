@@ -16,7 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from fedbridge.jax_core import Batch, Forward, Model, ModelWeights, max_pool
+from fedbridge.jax_core import (
+    Batch,
+    Forward,
+    Model,
+    ModelWeights,
+    check_shape,
+    check_whole,
+    max_pool,
+)
 from fedbridge.models._from_flax import from_flax
 from fedbridge.models._keras import in_keras_order
 from fedbridge.models._losses import PerExample, cross_entropy
@@ -162,6 +170,8 @@ def _resnet(
     compute_dtype: Any,
     seed: int,
 ) -> Model:
+    check_shape("input_shape", input_shape)
+    check_whole("num_classes", module.num_classes)
     sample = np.zeros((1, *input_shape), np.float32)
     plain = in_keras_order(
         from_flax(module, sample, loss, x=x, y=y, compute_dtype=compute_dtype, seed=seed)

@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 from flax import linen as nn
 
-from fedbridge.jax_core import Model
+from fedbridge.jax_core import Model, check_whole
 from fedbridge.models._keras import Dense
 from fedbridge.models._tokens import (
     LSTM,
@@ -80,6 +80,9 @@ def shakespeare_lstm(
         >>> list(fb.models.shakespeare_lstm(5, 2, 3).metrics)
         ['num_tokens', 'accuracy', 'loss', 'num_examples', 'num_batches']
     """
+    check_whole("vocab_size", vocab_size)
+    check_whole("embedding_size", embedding_size)
+    check_whole("lstm_size", lstm_size)
     num_ids = vocab_size + _SPECIAL
     module = _NextCharacter(num_ids, embedding_size, lstm_size, mask_zero, after_lstm)
     return next_token_model(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from fedbridge.jax_core import Batch, Forward, Model, metrics
+from fedbridge.jax_core import Batch, Forward, Model, check_whole, metrics
 from fedbridge.models._from_flax import from_flax
 from fedbridge.models._keras import Dense, in_keras_order
 from fedbridge.models._losses import PerExample, binary_cross_entropy
@@ -110,6 +110,14 @@ def stackoverflow_lstm(
         >>> forward.predictions.shape, int(forward.num_examples)
         ((1, 3, 9), 1)
     """
+    for name, size in (
+        ("vocab_size", vocab_size),
+        ("embedding_size", embedding_size),
+        ("lstm_size", lstm_size),
+        ("num_lstm_layers", num_lstm_layers),
+        ("num_out_of_vocab_buckets", num_out_of_vocab_buckets),
+    ):
+        check_whole(name, size)
     unknown = tuple(range(vocab_size + 1, vocab_size + 1 + num_out_of_vocab_buckets))
     end_of_sentence = vocab_size + num_out_of_vocab_buckets + 2
     num_ids = end_of_sentence + 1
@@ -157,6 +165,8 @@ def stackoverflow_tag_prediction(
         compute_dtype: As in `from_flax`.
         seed: Of the initial weights.
     """
+    check_whole("word_vocab_size", word_vocab_size)
+    check_whole("tag_vocab_size", tag_vocab_size)
     model = from_flax(
         _LogisticRegression(tag_vocab_size),
         np.zeros((1, word_vocab_size), np.float32),

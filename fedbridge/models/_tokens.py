@@ -27,7 +27,7 @@ from fedbridge.jax_core import (
     lstm,
     metrics,
 )
-from fedbridge.models._from_flax import in_dtype, initial_variables
+from fedbridge.models._from_flax import check_features, in_dtype, initial_variables
 from fedbridge.models._keras import in_keras_order
 
 PAD = 0
@@ -151,6 +151,7 @@ def next_token_model(
         compute_dtype: As in `from_flax`.
         seed: Of the initial weights.
     """
+    check_features(x, y)
     variables = initial_variables(module, seed, np.zeros((1, 1), np.int32))
 
     def forward(

@@ -25,12 +25,6 @@ from fedbridge.jax_core.optimizers._moments import (
     yogi as yogi,
 )
 from fedbridge.jax_core.optimizers._schedule import (
-    check_has_learning_rate as check_has_learning_rate,
-    check_learning_rate as check_learning_rate,
-    check_optimizer as check_optimizer,
-    check_rate as check_rate,
-    check_schedule as check_schedule,
-    is_scheduled as is_scheduled,
     schedule_learning_rate as schedule_learning_rate,
 )
 from fedbridge.jax_core.optimizers._sgd import adagrad as adagrad, rmsprop as rmsprop, sgdm as sgdm
