@@ -63,8 +63,9 @@ test-core: env ## tests/ and the examples in docstrings
 	.venv/bin/python -m pytest --junitxml=build/tests/core.xml
 
 # Without the check of shapes at every call: what it finds, test-core finds, and it takes its time.
+# In two processes, a file in each: when these begin, the tests against TFF are nearly done.
 test-newer: .venv-newer/made ## tests/ on the newest Python that is here
-	.venv-newer/bin/python -m pytest --jaxtyping-packages= --junitxml=build/tests/newer.xml
+	.venv-newer/bin/python -m pytest --jaxtyping-packages= -n 2 --dist loadfile --junitxml=build/tests/newer.xml
 
 test-compat: env reference ## compat_tests/: against the real TFF
 	.venv/bin/python scripts/compat.py --junitxml=$(CURDIR)/build/tests/compat.xml
