@@ -18,7 +18,9 @@ TRAIN_EXAMPLES = (
     "Examples: [bold]fedbridge train emnist_character_recognition --rounds 20[/bold] · "
     "[bold]fedbridge train stackoverflow_word_prediction --output-dir run[/bold], and after an "
     "interruption the same with [bold]--resume[/bold] · [bold]fedbridge train "
-    "emnist_character_recognition --model 2nn --data DIR --evaluate-every 10[/bold]\n\n"
+    "emnist_character_recognition --model 2nn --data DIR --evaluate-every 10[/bold] · on two hosts "
+    "[bold]fedbridge train TASK --coordinator host0:1234 --num-processes 2 --process-id 0[/bold], "
+    "and the same with [bold]--process-id 1[/bold]\n\n"
     "Without --data: the folder that FEDBRIDGE_DATA names, TFF's cache, or what `fedbridge data "
     "fetch` has fetched; else a small stand-in. The network is not asked."
 )
@@ -70,22 +72,44 @@ def train(
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Of weights, cohorts, shuffles and dropout.")
     ] = 1,
+    coordinator: Annotated[
+        str | None,
+        typer.Option(
+            "--coordinator",
+            metavar="HOST:PORT",
+            help="This is one of several processes that train together: the address of process 0; "
+            "auto: from Slurm's or Open MPI's variables.",
+        ),
+    ] = None,
+    num_processes: Annotated[
+        int | None, typer.Option("--num-processes", min=1, help="How many processes there are.")
+    ] = None,
+    process_id: Annotated[
+        int | None, typer.Option("--process-id", min=0, help="Which one this is, from 0.")
+    ] = None,
     json: Json = None,
 ) -> None:
     """Train a baseline task as Reddi et al. (2021) did, with FedAdam.
 
     DIR gets the metrics of every round, curves, the state and, at the end, the weights.
     """
-    from fedbridge import experiment as loop
+    from fedbridge import distributed, experiment as loop
     from fedbridge.bridge.files import json_text, replace_text
     from fedbridge.bridge.programs import keep_programs
+    from fedbridge.jax_core import default_execution, sharded
     from fedbridge.logs import metrics_files
     from fedbridge.samplers import uniform
     from fedbridge.tasks.published import EXPERIMENTS
     from fedbridge.tff_io import weights_to_npz
 
     keep_programs()
-    console = console_for(json)
+    is_first, execution = True, default_execution
+    if any(given is not None for given in (coordinator, num_processes, process_id)):
+        address = None if coordinator == "auto" else coordinator
+        distributed.initialize(address, num_processes, process_id)
+        is_first, execution = distributed.is_first(), sharded()
+    # One of several processes writes and speaks, and is the first to see that it cannot.
+    console = console_for(json) if is_first else Console(quiet=True)
     experiment = EXPERIMENTS[task]
     folder = output_dir or Path(f"fedbridge-{task}")
     check_targets(json, folder)
@@ -108,9 +132,10 @@ def train(
         "evaluate_every": evaluate_every,
         "seed": seed,
     }
-    _check_run(folder, config, resume)
-    replace_text(folder / _CONFIG, json_text(config))
-    process = experiment.process(made.model)
+    if is_first:
+        _check_run(folder, config, resume)
+        replace_text(folder / _CONFIG, json_text(config))
+    process = experiment.process(made.model, execution)
     done = loop.saved_round(process, folder / _CHECKPOINT)
     test = experiment.evaluation_data(made, seed)
     evaluate = loop.central_eval(made.model, test)
@@ -131,8 +156,10 @@ def train(
             checkpoint_every=checkpoint_every,
             evaluate=evaluate,
             evaluate_every=evaluate_every,
-            on_round=[metrics_files(folder, done=done), show],
+            on_round=[metrics_files(folder, done=done), show] if is_first else [],
         )
+    if not is_first:
+        return
     weights = process.get_model_weights(result.state)
     weights_to_npz(weights, folder / _WEIGHTS)
     final = {name: float(value) for name, value in evaluate(weights).items()}

@@ -26,6 +26,7 @@ from fedbridge._cli_scripts import LINT_EXAMPLES, MIGRATE_EXAMPLES, lint, migrat
 from fedbridge._cli_train import TRAIN_EXAMPLES, train
 from fedbridge._version import __version__
 from fedbridge.bridge.result import Result, to_json
+from fedbridge.distributed import leave
 from fedbridge.jax_core import FedbridgeError
 
 _VERDICT_CODES = {"match": 0, "differs": 1, "not comparable": 3}
@@ -44,9 +45,11 @@ class _Sentences(TyperGroup):
             return super().invoke(ctx)
         except FedbridgeError as error:
             typer.echo(f"fedbridge: {error}", err=True)
+            leave(2)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             typer.echo("fedbridge: interrupted.", err=True)
+            leave(130)
             raise typer.Exit(130) from None
 
 

@@ -69,11 +69,28 @@ def initialize(
     sys.excepthook = _end_at_once
 
 
+def is_first() -> bool:
+    """Whether this process is the one that writes and speaks: process 0, or the only one."""
+    return jax.process_index() == 0
+
+
+def leave(code: int) -> None:
+    """Ends this process at once if it is one of several, which would wait for it; else returns.
+
+    Python's own way out waits until all processes leave, up to five minutes.
+
+    Args:
+        code: Its exit code.
+    """
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
 def _end_at_once(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
     """Ends a process that failed: leaving in order, it would wait for others that wait for it."""
     sys.__excepthook__(kind, error, trace)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(1)
+    leave(1)

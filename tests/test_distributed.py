@@ -13,15 +13,25 @@ import jax
 import numpy as np
 import pytest
 from on_two_processes import ROUNDS, federation
+from typer.testing import CliRunner
 
 import fedbridge as fb
+from fedbridge.cli import app
+from fedbridge.logs import read_metrics
+from fedbridge.tff_io import write_sql
 
 HERE = Path(__file__).parent
+LIMIT = 300  # seconds after which a process hangs, on however busy a machine
 
 
 @contextlib.contextmanager
-def two_processes(folder, *, second_dies_in=0):
-    """Both at work; their output is in `log0` and `log1` of the folder."""
+def two_processes(folder, command):
+    """Both at work; their output is in `log0` and `log1` of the folder.
+
+    Args:
+        folder: Of the logs.
+        command: `(the coordinator's address, the process) -> what Python is called with`.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
@@ -29,8 +39,8 @@ def two_processes(folder, *, second_dies_in=0):
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     processes = []
     try:
-        for i, dies_in in enumerate([0, second_dies_in]):
-            arguments = map(str, [HERE / "on_two_processes.py", coordinator, i, folder, dies_in])
+        for i in range(2):
+            arguments = map(str, command(coordinator, i))
             with (folder / f"log{i}").open("w") as log:
                 processes.append(
                     subprocess.Popen(
@@ -44,6 +54,12 @@ def two_processes(folder, *, second_dies_in=0):
             process.wait()
 
 
+def rounds_of(folder, *, second_dies_in=0):
+    """What each of two processes is called with, to train in `on_two_processes.py`."""
+    script, dies_in = HERE / "on_two_processes.py", [0, second_dies_in]
+    return lambda coordinator, i: [script, coordinator, i, folder, dies_in[i]]
+
+
 def assert_same_round(expected, found, start):
     """Within 1e-6 of the update's norm and 2 ulp."""
     trees = (expected.global_model_weights, found.global_model_weights, start.global_model_weights)
@@ -54,10 +70,13 @@ def assert_same_round(expected, found, start):
         assert (np.abs(a - b) <= 1e-6 * norm + 2 * np.spacing(np.abs(a))).all()
 
 
-@pytest.mark.skipif(jax.__version_info__ < (0, 10), reason="promised from jax 0.10 on")
+since_0_10 = pytest.mark.skipif(jax.__version_info__ < (0, 10), reason="promised from jax 0.10 on")
+
+
+@since_0_10
 def test_two_processes_agree_with_one_and_end_together(tmp_path):
-    with two_processes(tmp_path, second_dies_in=ROUNDS - 1) as (first, second):
-        assert second.wait(120) == 1
+    with two_processes(tmp_path, rounds_of(tmp_path, second_dies_in=ROUNDS - 1)) as (first, second):
+        assert second.wait(LIMIT) == 1
         assert "RuntimeError: out of luck" in (tmp_path / "log1").read_text()
         died = time.monotonic()
         assert first.wait(60) != 0
@@ -72,8 +91,8 @@ def test_two_processes_agree_with_one_and_end_together(tmp_path):
     like = (np.int64(0), process.initialize())
     done, before = fb.load(tmp_path / "checkpoint", like=like)
     assert done == ROUNDS - 1
-    with two_processes(tmp_path) as both:
-        codes = [one.wait(120) for one in both]
+    with two_processes(tmp_path, rounds_of(tmp_path)) as both:
+        codes = [one.wait(LIMIT) for one in both]
         assert codes == [0, 0], [(tmp_path / f"log{i}").read_text() for i in (0, 1)]
     assert (tmp_path / "result0").read_bytes() == (tmp_path / "result1").read_bytes()
 
@@ -85,6 +104,39 @@ def test_two_processes_agree_with_one_and_end_together(tmp_path):
         np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)
     alone = lambda rounds: fb.train(process, data, batches, sampler=sampler, rounds=rounds).state
     assert_same_round(alone(ROUNDS - 1), before, alone(ROUNDS - 2))
+
+
+@since_0_10
+def test_the_command_trains_in_two_processes_as_in_one(tmp_path):
+    """Process 0 writes and speaks; one that cannot go on ends both, without waiting."""
+    rng = np.random.default_rng(0)
+    writer = lambda examples: {
+        "label": rng.integers(0, 62, examples).astype(np.int32),
+        "pixels": rng.random((examples, 28, 28), np.float32),
+    }
+    writers = {f"w{i}": writer(examples) for i, examples in enumerate([9, 30, 21])}
+    write_sql(tmp_path / "emnist_all.sqlite", {"all_train": writers, "all_test": writers})
+    train = ["train", "emnist_character_recognition", "--data", tmp_path, "--model", "2nn"]
+    train += ["--rounds", 2, "--clients", 2, "--evaluate-every", 2, "--output-dir"]
+    together = lambda coordinator, i: [
+        *("-m", "fedbridge", *train, tmp_path / "two", "--coordinator", coordinator),
+        *("--num-processes", 2, "--process-id", i),
+    ]
+    with two_processes(tmp_path, together) as both:
+        assert [one.wait(LIMIT) for one in both] == [0, 0], (tmp_path / "log0").read_text()
+    assert "training: " in (tmp_path / "log0").read_text()
+    assert "training: " not in (tmp_path / "log1").read_text()
+    alone = CliRunner().invoke(app, [str(word) for word in [*train, tmp_path / "one"]])
+    assert alone.exit_code == 0, alone.output
+    one, two = read_metrics(tmp_path / "one"), read_metrics(tmp_path / "two")
+    assert [list(row) for row in one] == [list(row) for row in two]
+    for a, b in zip(one, two, strict=True):  # sums of two clients in another order
+        np.testing.assert_allclose(list(a.values()), list(b.values()), rtol=1e-5)
+
+    with two_processes(tmp_path, together) as (first, second):
+        assert first.wait(LIMIT) == 2
+        assert second.wait(LIMIT) != 0
+    assert "a run is there already" in (tmp_path / "log0").read_text()
 
 
 def test_what_cannot_be_meant_is_refused(monkeypatch):

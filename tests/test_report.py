@@ -302,7 +302,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.replace", fail)
-    with pytest.raises(FedbridgeError, match="No space left on device.*another place"):
+    with pytest.raises(FedbridgeError, match="No space left on device.*another folder"):
         replace_text(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

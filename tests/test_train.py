@@ -40,7 +40,7 @@ def compiled_once(monkeypatch):
     monkeypatch.setattr(
         published.Experiment,
         "process",
-        lambda self, model: shared("process", lambda: process(self, model)),
+        lambda self, *args: shared("process", lambda: process(self, *args)),
     )
     monkeypatch.setattr(
         experiment, "central_eval", lambda *args: shared("evaluation", lambda: central_eval(*args))

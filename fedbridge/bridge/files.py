@@ -2,13 +2,13 @@
 
 import contextlib
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from fedbridge.bridge.result import strict
 from fedbridge.jax_core import FedbridgeError
+from fedbridge.tff_io._files import write_whole
 
 
 def check_target(path: str | Path, *, folder: bool = False) -> Path:
@@ -45,17 +45,9 @@ def check_target(path: str | Path, *, folder: bool = False) -> Path:
 
 
 def replace_text(path: str | Path, text: str) -> Path:
-    """Writes a text file in one step: aside in the same folder, then renamed."""
+    """Writes a text file in one step, or not at all, and returns its path."""
     path = check_target(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.aside")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
-    except OSError as error:
-        raise _cannot(path, error.strerror or str(error)) from error
-    finally:
-        aside.unlink(missing_ok=True)
+    write_whole(path, lambda aside: aside.write_text(text, encoding="utf-8"))
     return path
 
 

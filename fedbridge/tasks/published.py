@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedbridge.algorithms.fed_avg import fed_avg
-from fedbridge.jax_core import FederatedArrays, LearningProcess, Model, optimizers
+from fedbridge.jax_core import Execution, FederatedArrays, LearningProcess, Model, optimizers
 from fedbridge.preprocessing import ClientSpec
 from fedbridge.tasks import cifar100, emnist, shakespeare, stackoverflow
 from fedbridge.tasks._baseline_task import BaselineTask
@@ -66,12 +66,13 @@ class Experiment(NamedTuple):
         chosen = order[: int(np.searchsorted(reached, enough)) + 1]
         return data.select([data.client_ids[i] for i in np.sort(chosen)])
 
-    def process(self, model: Model) -> LearningProcess:
+    def process(self, model: Model, execution: Execution) -> LearningProcess:
         """FedAdam with the rates of this experiment."""
         return fed_avg(
             model,
             optimizers.sgdm(10**self.client_rate),
             optimizers.fed_adam(10**self.server_rate, 0.9, 0.99, epsilon=10**self.epsilon),
+            execution=execution,
         )
 
 
