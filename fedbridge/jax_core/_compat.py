@@ -68,3 +68,13 @@ def on_host(function: Callable, shapes: Any, *given: Any) -> Any:
     if jax.__version_info__ < (0, 4, 35):
         return jax.pure_callback(function, shapes, *given)
     return jax.pure_callback(function, shapes, *given, vmap_method="sequential")
+
+
+def in_64_bits() -> Any:
+    """A context in which int64 and float64 are what they are, for code that is TensorFlow's."""
+    # `jax.enable_x64` is there from jax 0.8 on; the old name is gone in 0.10.
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    from jax.experimental import enable_x64
+
+    return enable_x64()
