@@ -10,11 +10,12 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from fedbridge.jax_core._compat import in_64_bits
 from fedbridge.tff._errors import note
-from fedbridge.tff._sequences import element_spec, of_elements, tensorflow, written
+from fedbridge.tff._sequences import element_spec, of_elements, session, tensorflow, written
 from fedbridge.tff._types import SequenceType
 from fedbridge.tff_io._graph_in_jax import Batches, Graph
 from fedbridge.tff_io._graph_rules import NoRuleError
@@ -54,6 +55,8 @@ def on_jax(
         if moves is False:
             return in_tensorflow(fed)
         try:
+            if graph.convolves() and jax.default_backend() == "cpu":
+                raise NoRuleError("convolutions are no faster there on a CPU")
             read = read or _reader(place.type_spec)
             batches = read(fed[place.name])
             if not batches:
@@ -115,13 +118,12 @@ def _agree(
 
     Arrays are held against what all of them move together, single numbers against their own.
     """
+    finite = lambda leaf: np.where(np.isfinite(leaf), leaf, 0).astype(float)
     moved = [
-        np.linalg.norm(np.nan_to_num(np.ravel(leaf).astype(float) - np.nan_to_num(old).ravel()))
-        if leaf.dtype.kind == "f"
-        else 0.0
+        float(np.linalg.norm(finite(leaf) - finite(old))) if leaf.dtype.kind == "f" else 0.0
         for leaf, old in zip(theirs, start, strict=True)
     ]
-    together = np.linalg.norm([size for size, x in zip(moved, theirs, strict=True) if x.ndim])
+    together = np.sqrt(sum(size**2 for size, x in zip(moved, theirs, strict=True) if x.ndim))
     for mine, leaf, alone in zip(ours, theirs, moved, strict=True):
         if (mine.dtype, mine.shape) != (leaf.dtype, leaf.shape):
             return False
@@ -136,10 +138,7 @@ def _agree(
 
 
 def _reader(type_spec: SequenceType) -> Callable[[bytes], Batches]:
-    """All batches of a data set at once: one after another costs several times as much.
-
-    It gives none where there are none, or more than a few thousand.
-    """
+    """All batches of a data set at once: one after another costs several times as much."""
     tf = tensorflow()
     spec = element_spec(type_spec)
     if any(one.dtype == tf.string or one.shape.rank is None for one in tf.nest.flatten(spec)):
@@ -152,16 +151,17 @@ def _reader(type_spec: SequenceType) -> Callable[[bytes], Batches]:
     with tf.Graph().as_default() as graph:
         given = tf.compat.v1.placeholder(tf.string, ())
         variant = tf.raw_ops.DatasetFromGraph(graph_def=given)
-        dataset = tf.data.experimental.from_variant(variant, spec)
-        whole = dataset.map(sized).padded_batch(_MOST_BATCHES).get_single_element()
-    graph.finalize()
-    session = tf.compat.v1.Session(graph=graph)
+        dataset = tf.data.experimental.from_variant(variant, spec).take(_MOST_BATCHES + 1)
+        whole = dataset.map(sized).padded_batch(_MOST_BATCHES + 1).get_single_element()
+    opened = session(graph)
 
     def read(data: bytes) -> Batches:
         try:
-            columns, shapes = session.run(whole, {given: data})
-        except tf.errors.InvalidArgumentError:
+            columns, shapes = opened.run(whole, {given: data})
+        except tf.errors.InvalidArgumentError:  # it is empty, or its graph raises, as in TensorFlow
             return []
+        if len(shapes[0]) > _MOST_BATCHES:
+            raise NoRuleError("a data set of many thousand batches has no rule")
         cut = lambda leaf, shape: leaf[tuple(slice(size) for size in shape)]
         return [
             [cut(leaf[i], shape[i]) for leaf, shape in zip(columns, shapes, strict=True)]

@@ -9,7 +9,7 @@ from fedbridge.tff import structure
 from fedbridge.tff._client_updates import Placed, on_jax
 from fedbridge.tff._computations import TENSORFLOW, Compiled, apply, body, not_none
 from fedbridge.tff._representations import elements, leaves
-from fedbridge.tff._sequences import element_spec, tensorflow
+from fedbridge.tff._sequences import element_spec, session, tensorflow
 from fedbridge.tff._type_errors import FederatedTypeError
 from fedbridge.tff._types import (
     FunctionType,
@@ -72,22 +72,19 @@ def compile_tensorflow(
         result_type = _captured(tf, made, fetches)
         tables = tf.compat.v1.get_collection(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS)
         initial = tf.group(tf.compat.v1.variables_initializer(variables), *tables)
-    graph.finalize()
-    config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
-    # TFF runs graphs as they are written; TensorFlow elsewhere writes them anew, with other
-    # rounding (it makes (1 + 1e-7) - p of 1 - p + 1e-7).
-    config.graph_options.rewrite_options.disable_meta_optimizer = True
-    session = tf.compat.v1.Session(graph=graph, config=config)
+    opened = session(graph)
 
     def in_session(fed: Mapping[str, Any]) -> list[Any]:
         feed = {placeholder: fed[placeholder.op.name] for placeholder in feeds}
         if variables or tables:
-            session.run(initial, feed)
-        return session.run(fetches, feed)
+            opened.run(initial, feed)
+        return opened.run(fetches, feed)
 
     results = in_session
     if len(places) == 1 and not tables:
-        starts = {variable.handle.op.name: variable.initializer.inputs[1].name for variable in variables}
+        starts = {
+            variable.handle.op.name: variable.initializer.inputs[1].name for variable in variables
+        }
         in_jax = Graph(graph.as_graph_def(), [tensor.name for tensor in fetches], starts)
         if in_jax.trains():
             results = on_jax(in_jax, places[0], in_session, function)

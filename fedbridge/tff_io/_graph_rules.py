@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fedbridge.jax_core import ModelError
+from fedbridge.jax_core._pooling import avg_pool, max_pool
 
 
 class NoRuleError(ModelError):
@@ -28,7 +29,7 @@ def rule(operation: str) -> Callable[..., Any]:
         NoRuleError: There is none.
 
     Example:
-        >>> rule("TanhGrad")({}, np.float32(0.5), np.float32(2.0))
+        >>> float(rule("TanhGrad")({}, np.float32(0.5), np.float32(2.0)))
         1.5
     """
     if operation not in _RULES:
@@ -161,11 +162,14 @@ def _strided_slice(attr: Any, value: Any, begin: Any, end: Any, strides: Any) ->
         else:
             first = None if bit("begin_mask", i) else start
             index.append(slice(first, None if bit("end_mask", i) else stop, step))
+    np.broadcast_to(0, np.shape(value))[tuple(index)]  # raises where a place is out of range
     return value[tuple(index)]
 
 
 def _slice(attr: Any, value: Any, begin: Any, size: Any) -> Any:
-    spans = zip(_ints(begin), _ints(size), value.shape, strict=True)
+    spans = list(zip(_ints(begin), _ints(size), value.shape, strict=True))
+    if any(b + max(s, 0) > n for b, s, n in spans):
+        raise NoRuleError("a slice out of range has no rule")
     return value[tuple(slice(b, n if s < 0 else b + s) for b, s, n in spans)]
 
 
@@ -256,23 +260,28 @@ def _convolution_by_filters(attr: Any, images: Any, sizes: Any, gradient: Any) -
     return jax.linear_transpose(lambda filters: function(images, filters), filters)(gradient)[0]
 
 
-def _max_pool(attr: Any, images: Any) -> Any:
-    _channels_last(attr)
-    window, strides = tuple(attr["ksize"].list.i), tuple(attr["strides"].list.i)
-    least = np.array(-np.inf, images.dtype)
-    padding = attr["padding"].s.decode()
-    return jax.lax.reduce_window(images, least, jax.lax.max, window, strides, padding)
+def _pool(pool: Callable[..., Any]) -> Callable[..., Any]:
+    def pooled(attr: Any, images: Any) -> Any:
+        _channels_last(attr)
+        window, strides = (tuple(attr[name].list.i)[1:3] for name in ("ksize", "strides"))
+        return pool(jnp.asarray(images), window, strides, attr["padding"].s.decode())
+
+    return pooled
 
 
 def _max_pool_grad(attr: Any, images: Any, pooled: Any, gradient: Any) -> Any:
-    return jax.vjp(lambda images: _max_pool(attr, images), images)[1](gradient)[0]
+    pooling = lambda images: _pool(max_pool)(attr, images)
+    return jax.vjp(pooling, jnp.asarray(images))[1](jnp.asarray(gradient))[0]
+
+
+def _avg_pool_grad(attr: Any, sizes: Any, gradient: Any) -> Any:
+    images = jnp.zeros(_ints(sizes), gradient.dtype)
+    return jax.vjp(lambda images: _pool(avg_pool)(attr, images), images)[1](gradient)[0]
 
 
 # --------------------------------------------------------------------------- the table
 
-_SAME = (
-    "Identity StopGradient PreventGradient Snapshot EnsureShape"  # the shape was checked in TF
-).split()
+_SAME = ["Identity", "StopGradient", "PreventGradient", "Snapshot"]
 _ELEMENTWISE = dict(
     Abs="abs", Neg="negative", Exp="exp", Log="log", Log1p="log1p", Expm1="expm1", Sqrt="sqrt",
     Square="square", Tanh="tanh", Sign="sign", Floor="floor", Ceil="ceil", LogicalNot="logical_not",
@@ -290,6 +299,8 @@ _RULES: dict[str, Callable[..., Any]] = {
     **{name: _reduced(function) for name, function in _REDUCED.items()},
     "AddN": lambda attr, first, *rest: sum(rest, first),
     "ArgMax": _arg_max,
+    "AvgPool": _pool(avg_pool),
+    "AvgPoolGrad": _avg_pool_grad,
     "BatchMatMulV2": _batch_mat_mul,
     "BiasAdd": _bias_add,
     "BiasAddGrad": _bias_add_grad,
@@ -313,7 +324,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     "L2Loss": lambda attr, x: jnp.sum(jnp.square(x)) / 2,
     "LogSoftmax": _log_softmax,
     "MatMul": _mat_mul,
-    "MaxPool": _max_pool,
+    "MaxPool": _pool(max_pool),
     "MaxPoolGrad": _max_pool_grad,
     "OneHot": _one_hot,
     "Pack": _pack,
@@ -328,6 +339,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     "Rsqrt": lambda attr, x: jax.lax.rsqrt(x),
     "RsqrtGrad": lambda attr, y, g: g * y * y * y / -2,
     "Shape": lambda attr, x: np.array(np.shape(x), _dtype(attr["out_type"])),
+    "ShapeN": lambda attr, *xs: [np.array(np.shape(x), _dtype(attr["out_type"])) for x in xs],
     "Sigmoid": lambda attr, x: jax.nn.sigmoid(x),
     "SigmoidGrad": lambda attr, y, g: g * y * (1 - y),
     "Size": lambda attr, x: np.array(np.size(x), _dtype(attr["out_type"])),
