@@ -29,8 +29,8 @@ NOTHING_TO_REPLAY = (
 )
 RANDOM = "the script draws numbers without a seed, so that TFF's own second run gives others"
 
-# Every call starts from what TFF's was given. Here the script's TensorFlow functions run on JAX or in
-# another build of TensorFlow, whose float32 sums within one operation differ in their order; what a
+# Every call starts from what TFF's was given. Here the script's TensorFlow functions run on JAX, or
+# in another build of TensorFlow; float32 sums within one operation differ in their order, what a
 # call makes of that is measured (its noise floor), and this is the bound where it is low.
 TOLERANCE = 1e-6
 
