@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fedbridge import tff as ours
+from fedbridge.tff._errors import Note
 
 RNG = np.random.default_rng(0)
 WIDE = (10.0 ** RNG.integers(-4, 5, [12, 3]) * RNG.standard_normal([12, 3])).astype(np.float32)
@@ -190,3 +191,127 @@ def test_an_unseeded_pipeline_is_drawn_anew_in_every_call():
     drawn = [read(dataset).tolist() for _ in range(2)]
     assert sorted(drawn[0]) == sorted(drawn[1]) == list(range(50))
     assert drawn[0] != drawn[1]
+
+
+def client_update(t, tf, passes):
+    """Local SGD with momentum, as `passes` has it go through the batches."""
+    spec = collections.OrderedDict(
+        x=tf.TensorSpec([None, 3], tf.float32), y=tf.TensorSpec([None], tf.int32)
+    )
+    weights = collections.OrderedDict(w=(np.float32, [3, 4]), b=(np.float32, [4]))
+
+    @t.tensorflow.computation(t.SequenceType(t.types.tensorflow_to_type(spec)), weights)
+    def update(batches, given):
+        variables = [tf.Variable(given["w"]), tf.Variable(given["b"])]
+        optimizer = tf.keras.optimizers.legacy.SGD(0.5, momentum=0.9, nesterov=True)
+        optimizer._create_all_weights(variables)
+
+        def step(batch):
+            with tf.GradientTape() as tape:
+                logits = tf.nn.relu(tf.matmul(batch["x"], variables[0])) + variables[1]
+                loss = tf.keras.losses.sparse_categorical_crossentropy(batch["y"], logits, True)
+                loss = tf.reduce_mean(loss) + 0.01 * tf.nn.l2_loss(variables[0])
+            gradients = tape.gradient(loss, variables)
+            optimizer.apply_gradients(zip(gradients, variables, strict=True))
+            return tf.shape(batch["y"], tf.int64)[0]
+
+        @tf.function
+        def train():
+            rows = passes(tf, batches, step)
+            return [v - old for v, old in zip(variables, given.values(), strict=True)], rows
+
+        return train()
+
+    return update
+
+
+def for_loop(tf, batches, step):
+    rows = tf.constant(0, tf.int64)
+    for batch in batches:
+        rows += step(batch)
+    return rows
+
+
+def iterator(tf, batches, step):
+    rows = tf.constant(0, tf.int64)
+    for batch in iter(batches):
+        rows += step(batch)
+    return rows
+
+
+def reduction(tf, batches, step):
+    return batches.reduce(tf.constant(0, tf.int64), lambda rows, batch: rows + step(batch))
+
+
+def twice(tf, batches, step):
+    return for_loop(tf, batches, step) + for_loop(tf, batches, step)
+
+
+def from_the_second(tf, batches, step):
+    return for_loop(tf, batches.skip(1), step)
+
+
+def broken_off(tf, batches, step):
+    rows = tf.constant(0, tf.int64)
+    for batch in batches:
+        rows += step(batch)
+        if rows > 6:
+            break
+    return rows
+
+
+def client(tf, rows):
+    x = RNG.standard_normal([rows, 3]).astype(np.float32)
+    data = collections.OrderedDict(x=x, y=RNG.integers(0, 4, rows).astype(np.int32))
+    return tf.data.Dataset.from_tensor_slices(data).shuffle(rows, seed=1).repeat(3).batch(4)
+
+
+START = {"w": np.full([3, 4], 0.1, np.float32), "b": np.zeros(4, np.float32)}
+
+
+def test_a_client_update_runs_on_jax_and_computes_what_it_does_under_tff(tff):
+    import tensorflow as tf
+
+    # No batch; more steps than one call of a program takes; a last batch of its own size.
+    clients = [client(tf, 8).take(0), *(client(tf, rows) for rows in (7, 30, 6))]
+    reference = client_update(tff, tf, for_loop)
+    theirs = [reference(one, START) for one in clients]
+    for passes in (for_loop, iterator, reduction):
+        update = client_update(ours, tf, passes)
+        with pytest.warns(Note, match=r"update \(line \d+\) runs on JAX"):
+            mine = [update(one, START) for one in clients]
+        for (delta, rows), (expected, number) in zip(mine, theirs, strict=True):
+            assert (type(rows), rows) == (type(number), number)
+            norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in expected))
+            for one, other in zip(delta, expected, strict=True):
+                # The bound of `fedbridge check`, and the last bits of weights around 1.
+                np.testing.assert_allclose(one, other, rtol=0, atol=1e-6 * norm + 2**-22)
+
+
+@pytest.mark.parametrize(
+    ("passes", "reason"),
+    [
+        (twice, "a second pass over the data set"),
+        (from_the_second, "a data set made within the function|SkipDataset"),
+        (broken_off, "a branch that depends on the data|TakeWhile"),
+    ],
+)
+def test_what_jax_would_compute_otherwise_stays_in_tensorflow(passes, reason):
+    import tensorflow as tf
+
+    update = client_update(ours, tf, passes)
+    with pytest.warns(Note, match=rf"runs in TensorFlow, not on JAX: ({reason}).* has no rule"):
+        update(client(tf, 3), START)
+
+
+def test_a_client_on_jax_stops_where_tensorflow_does():
+    """A label out of range is no number on JAX, and TensorFlow's own error for the script."""
+    import tensorflow as tf
+
+    data = {"x": np.ones([4, 3], np.float32), "y": np.array([0, 1, 2, 3], np.int32)}
+    batches = tf.data.Dataset.from_tensor_slices(data).batch(2)
+    update = client_update(ours, tf, for_loop)
+    with pytest.warns(Note, match="runs on JAX"):
+        update(batches, START)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="label value of 7 which is outside"):
+        update(batches.map(lambda row: {**row, "y": row["y"] + 6}), START)

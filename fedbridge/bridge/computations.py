@@ -29,9 +29,9 @@ NOTHING_TO_REPLAY = (
 )
 RANDOM = "the script draws numbers without a seed, so that TFF's own second run gives others"
 
-# Every call starts from what TFF's was given. Both sides run the script's TensorFlow functions in
-# TensorFlow, in two builds of it, whose float32 sums within one operation differ in their order;
-# what a call makes of that is measured (its noise floor), and this is the bound where it is low.
+# Every call starts from what TFF's was given. Here the script's TensorFlow functions run on JAX, or
+# in another build of TensorFlow; float32 sums within one operation differ in their order, what a
+# call makes of that is measured (its noise floor), and this is the bound where it is low.
 TOLERANCE = 1e-6
 
 Arrays = Mapping[str, np.ndarray]

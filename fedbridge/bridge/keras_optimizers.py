@@ -29,9 +29,15 @@ _CURE = "give TFF one of tff.learning.optimizers"
 
 
 def is_keras(value: Any) -> bool:
-    """Whether `value` is an instance of a Keras optimizer, new or legacy."""
+    """Whether `value` is an instance of a Keras optimizer, new or legacy.
+
+    Example:
+        >>> is_keras(type("SGD", (), {"__module__": "tf_keras.src.optimizers.sgd"})())
+        True
+    """
     names = {f"{base.__module__}.{base.__name__}" for base in type(value).__mro__}
-    return any(name.startswith("keras.") and "optimizers" in name for name in names)
+    homes = ("keras.", "tf_keras.")  # the second one is tf.keras where TF_USE_LEGACY_KERAS=1
+    return any(name.startswith(homes) and "optimizers" in name for name in names)
 
 
 def convert(optimizer: Any) -> Converted:

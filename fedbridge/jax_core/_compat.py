@@ -4,6 +4,7 @@ Each entry says from which version on it can go.
 """
 
 import functools
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -68,3 +69,11 @@ def on_host(function: Callable, shapes: Any, *given: Any) -> Any:
     if jax.__version_info__ < (0, 4, 35):
         return jax.pure_callback(function, shapes, *given)
     return jax.pure_callback(function, shapes, *given, vmap_method="sequential")
+
+
+def in_64_bits() -> Any:
+    """A context in which int64 and float64 are what they are, for code that is TensorFlow's."""
+    # `jax.enable_x64` is there from jax 0.8 on; the old name is gone in 0.10.
+    if jax.__version_info__ < (0, 8):
+        return importlib.import_module("jax.experimental").enable_x64()
+    return jax.enable_x64(True)

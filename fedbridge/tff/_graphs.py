@@ -1,14 +1,15 @@
 """TensorFlow functions as TFF runs them: traced once into a graph, variables new in every call."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from fedbridge.tff import structure
+from fedbridge.tff._client_updates import Placed, on_jax
 from fedbridge.tff._computations import TENSORFLOW, Compiled, apply, body, not_none
 from fedbridge.tff._representations import elements, leaves
-from fedbridge.tff._sequences import element_spec, tensorflow
+from fedbridge.tff._sequences import element_spec, session, tensorflow
 from fedbridge.tff._type_errors import FederatedTypeError
 from fedbridge.tff._types import (
     FunctionType,
@@ -19,6 +20,7 @@ from fedbridge.tff._types import (
     Type,
 )
 from fedbridge.tff.types import is_tensorflow_compatible_type, type_to_tf_tensor_specs
+from fedbridge.tff_io._graph_in_jax import Graph
 
 
 def compile_tensorflow(
@@ -46,11 +48,13 @@ def compile_tensorflow(
         return not_none(apply(function, given, whole, parts, unpack), function)
 
     feeds: list[Any] = []
+    places: list[Placed] = []
     variables: list[Any] = []
 
     def placeholder(type_spec: Type) -> Any:
         if isinstance(type_spec, SequenceType):
             feeds.append(tf.compat.v1.placeholder(tf.string, ()))
+            places.append(Placed(feeds[-1].op.name, type_spec))
             variant = tf.raw_ops.DatasetFromGraph(graph_def=feeds[-1])
             return tf.data.experimental.from_variant(variant, element_spec(type_spec))
         spec = type_to_tf_tensor_specs(type_spec)
@@ -68,19 +72,27 @@ def compile_tensorflow(
         result_type = _captured(tf, made, fetches)
         tables = tf.compat.v1.get_collection(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS)
         initial = tf.group(tf.compat.v1.variables_initializer(variables), *tables)
-    graph.finalize()
-    config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
-    # TFF runs graphs as they are written; TensorFlow elsewhere writes them anew, with other
-    # rounding (it makes (1 + 1e-7) - p of 1 - p + 1e-7).
-    config.graph_options.rewrite_options.disable_meta_optimizer = True
-    session = tf.compat.v1.Session(graph=graph, config=config)
+    opened = session(graph)
+
+    def in_session(fed: Mapping[str, Any]) -> list[Any]:
+        feed = {placeholder: fed[placeholder.op.name] for placeholder in feeds}
+        if variables or tables:
+            opened.run(initial, feed)
+        return opened.run(fetches, feed)
+
+    results = in_session
+    if len(places) == 1 and not tables:
+        starts = {
+            variable.handle.op.name: variable.initializer.inputs[1].name for variable in variables
+        }
+        in_jax = Graph(graph.as_graph_def(), [tensor.name for tensor in fetches], starts)
+        if in_jax.trains():
+            results = on_jax(in_jax, places[0], in_session, function)
 
     def compute(argument: Any, run: Any) -> Any:
         fed = [] if parameter_type is None else leaves(argument, parameter_type)
-        feed = dict(zip(feeds, fed, strict=True))
-        if variables or tables:
-            session.run(initial, feed)
-        return _packed(iter(session.run(fetches, feed)), result_type)
+        names = [placeholder.op.name for placeholder in feeds]
+        return _packed(iter(results(dict(zip(names, fed, strict=True)))), result_type)
 
     def inline(argument: Any) -> Any:
         """Traced once more, as part of the graph that is being traced."""

@@ -31,6 +31,19 @@ def tensorflow() -> Any:
     return tf
 
 
+def session(graph: Any) -> Any:
+    """A session of a graph, which cannot change any more.
+
+    TFF runs graphs as they are written; TensorFlow elsewhere writes them anew, with other rounding
+    (it makes (1 + 1e-7) - p of 1 - p + 1e-7).
+    """
+    tf = tensorflow()
+    graph.finalize()
+    config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    return tf.compat.v1.Session(graph=graph, config=config)
+
+
 def written(dataset: Any, type_spec: SequenceType) -> bytes:
     """A data set as the bytes of its graph.
 
