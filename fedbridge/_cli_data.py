@@ -24,16 +24,6 @@ class DataSet(enum.StrEnum):
     stackoverflow = "stackoverflow"
 
 
-class Source(enum.StrEnum):
-    """The data sets of TFF that can be looked for."""
-
-    emnist = "emnist"
-    stackoverflow = "stackoverflow"
-    shakespeare = "shakespeare"
-    cifar100 = "cifar100"
-    celeba = "celeba"
-
-
 class Preprocessing(enum.StrEnum):
     """The preprocessing that turns text into ids while it is converted."""
 
@@ -99,7 +89,10 @@ def data_convert(
         typer.Option("--tag-counts", metavar="FILE", help="Default: beside the data."),
     ] = None,
     vocab_size: Annotated[int, typer.Option("--vocab-size", min=1, help="Words.")] = 10_000,
-    tag_vocab_size: Annotated[int, typer.Option("--tag-vocab-size", min=1, help="Tags.")] = 500,
+    tag_vocab_size: Annotated[
+        int | None,
+        typer.Option("--tag-vocab-size", min=1, help="Tags; default 500, or all there are."),
+    ] = None,
     sequence_length: Annotated[
         int, typer.Option("--sequence-length", min=1, help="Words of a sentence.")
     ] = 20,
@@ -126,7 +119,7 @@ def data_convert(
             function = functools.partial(
                 preprocessing.stackoverflow_tag_prediction,
                 word_vocab=vocabulary,
-                tag_vocab=list(read_tag_counts(tags))[:tag_vocab_size],
+                tag_vocab=list(read_tag_counts(tags, tag_vocab_size))[: tag_vocab_size or 500],
             )
     console = console_for(None)
     with meter(console, f"converting {file.name}") as show:
@@ -136,10 +129,15 @@ def data_convert(
 
 @data_app.command("find")
 def data_find(
-    dataset: Annotated[Source, typer.Argument(metavar="DATA_SET", help="Which one.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA_SET", help="emnist, stackoverflow, shakespeare, cifar100 or celeba."
+        ),
+    ],
 ) -> None:
     """Say which copy of a data set will be used."""
     from fedbridge.tff_io import find_data
 
-    folder, source = find_data(dataset.value)
+    folder, source = find_data(dataset)
     say(console_for(None), f"{folder} ({source})")

@@ -214,8 +214,8 @@ def _check_run(folder: Path, config: dict[str, Any], resume: bool) -> None:
             raise FedbridgeError(f"{file}: it is gone; start anew in another folder.")
         return  # killed before it began
     try:
-        before = json_.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+        before = dict(json_.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
         raise FedbridgeError(f"{file}: it is damaged; start anew in another folder.") from None
     for name in {**config, **before}:
         if name != "data" and config.get(name) != before.get(name):
@@ -236,7 +236,9 @@ def _display(console: Console, done: int, total: int) -> Iterator[Callable[[int,
         bars.MofNCompleteColumn(),
         bars.TimeRemainingColumn(),
     )
-    with bars.Progress(*columns, console=console, transient=True) as progress:
+    with bars.Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
         task = progress.add_task("compiling", total=total, completed=done)
 
         def show(round: int, metrics: Any) -> None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from fedbridge.jax_core import ClientDataError
 from fedbridge.tff_io._cache import cache_folder, fingerprint
 from fedbridge.tff_io._fetch import fetch, fetched_folder
+from fedbridge.tff_io._files import kept_in
 from fedbridge.tff_io._generate_emnist import generate_emnist
 from fedbridge.tff_io._generate_stackoverflow import generate_stackoverflow
 from fedbridge.tff_io._sql import unpack
@@ -20,6 +21,7 @@ _FILES = {
     "cifar100": "cifar100.sqlite",
     "celeba": "celeba.sqlite",
 }
+_IMAGES = ("gldv2", "inaturalist", "flair")  # TFF's other data sets: archives of JPEG files
 _HOST = "https://storage.googleapis.com/tff-datasets-public/"
 _STAND_IN_CLIENTS = 20
 _STAND_IN_USERS, _STAND_IN_SENTENCES = 200, 12_000
@@ -52,6 +54,8 @@ def find_data(dataset: str = "emnist", *, offline_ok: bool = True) -> DataFolder
         ClientDataError: FEDBRIDGE_DATA does not hold the file; or there is neither data nor a
             network, and no stand-in for this data set.
     """
+    if dataset in _IMAGES:
+        raise ClientDataError(no_reader(dataset))
     if dataset not in _FILES:
         raise ClientDataError(
             f"data set {dataset!r}: only {', '.join(map(repr, _FILES))} can be looked for; read "
@@ -69,6 +73,22 @@ def find_data(dataset: str = "emnist", *, offline_ok: bool = True) -> DataFolder
             "does not answer; set FEDBRIDGE_DATA to a folder that holds the file."
         )
     return _generated_emnist()
+
+
+def no_reader(dataset: str) -> str:
+    """Why one of TFF's data sets cannot be read, and what to do; "" where it can.
+
+    Example:
+        >>> no_reader("emnist")
+        ''
+    """
+    if dataset not in _IMAGES:
+        return ""
+    return (
+        f"data set {dataset!r}: it is an archive of JPEG files, which fedbridge does not decode; "
+        "give decoded images of one size to `from_clients`, or write them to an SQLite file with "
+        "`fedbridge.tff_io.write_sql`, which `from_sql` reads."
+    )
 
 
 def data_at_hand(name: str, folder: str | os.PathLike[str] | None = None) -> DataFolder | None:
@@ -134,7 +154,6 @@ def _at_hand(name: str) -> DataFolder | None:
 def _generated_emnist() -> DataFolder:
     folder = _cache() / "generated" / f"emnist-{_STAND_IN_CLIENTS}-v1"
     if not (folder / _FILES["emnist"]).is_file():
-        folder.mkdir(parents=True, exist_ok=True)
         generate_emnist(_STAND_IN_CLIENTS, folder)
     return DataFolder(
         folder, f"generated handwriting of {_STAND_IN_CLIENTS} writers, a stand-in for EMNIST"
@@ -169,8 +188,8 @@ def _given(folder: Path, name: str, by: str = "FEDBRIDGE_DATA") -> DataFolder:
     unpacked = _cache() / "unpacked" / place / version
     if not (unpacked / name).is_file():
         shutil.rmtree(unpacked.parent, ignore_errors=True)
-        unpacked.mkdir(parents=True, exist_ok=True)
-        unpack(packed, unpacked / name)
+        with kept_in(unpacked):
+            unpack(packed, unpacked / name)
     return DataFolder(unpacked, f"{packed}{says}")
 
 
