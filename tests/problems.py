@@ -82,5 +82,6 @@ def softmax_gradient(weights, x, y):
 
 def largest_difference(a, b):
     """Over all entries of two trees."""
-    parts = jax.tree.map(lambda x, y: float(np.max(np.abs(np.asarray(x) - np.asarray(y)))), a, b)
+    apart = lambda x, y: np.abs(np.asarray(x, np.float64) - np.asarray(y, np.float64))
+    parts = jax.tree.map(lambda x, y: float(np.max(apart(x, y))), a, b)
     return max(jax.tree.leaves(parts))

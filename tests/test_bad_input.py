@@ -433,6 +433,11 @@ def test_a_server_step_that_is_not_finite_is_refused():
     state, _ = process.next(process.initialize(), some)
     with pytest.raises(fb.ArgumentError, match="server_optimizer: its step .*schedule.* is NaN"):
         process.next(state, some)
+    base = optimizers.schedule_learning_rate(sgdm(0.1), rate)
+    mime = algorithms.mime_lite(linear_model(), base)
+    state, _ = mime.next(mime.initialize(), some)
+    with pytest.raises(fb.ArgumentError, match="learning_rate of the optimizer's state, round_num"):
+        mime.next(state, some)
     placed = process.place(some)
     with pytest.raises(fb.ArgumentError, match="server_optimizer: its step"):
         process.next_rounds(process.initialize(), [placed, placed])

@@ -39,6 +39,9 @@ ALGORITHMS = {
     "fed_avg_robust": lambda m, e: fb.algorithms.fed_avg(
         m, _client, _server, aggregator=fb.aggregators.robust_aggregator(), execution=e
     ),
+    "fed_avg_unweighted": lambda m, e: fb.algorithms.fed_avg(
+        m, _client, _server, aggregator=fb.unweighted_mean(), client_weight=fb.uniform, execution=e
+    ),
     "fed_kmeans": lambda m, e: fb.algorithms.fed_kmeans(2, (INPUTS,), (1, 2), execution=e),
     "fed_prox": lambda m, e: fb.algorithms.fed_prox(m, 0.5, _client, _server, execution=e),
     "fed_recon": lambda m, e: fb.algorithms.fed_recon(
@@ -61,6 +64,9 @@ EVALUATIONS = {
 }
 _doubled = lambda weights: jax.tree.map(lambda leaf: 2 * leaf, weights)
 
+# Where a client that has nothing to say counts like any other, with an update of zero, as in TFF.
+UNWEIGHTED = {"fed_avg_unweighted"}
+
 # Other ways to run the same rounds: all algorithms are compared, one obeys the laws in each way.
 EXECUTIONS = {"vmapped": fb.vmapped(3), "sharded": fb.sharded(inner=fb.vmapped(2))}
 CASES = [
@@ -72,10 +78,11 @@ CASES = [
     ]
 ]
 
+WEIGHTED = [case for case in CASES if case.values[0] not in UNWEIGHTED]
+
 algorithms = pytest.mark.parametrize("name", ALGORITHMS)
 evaluations = pytest.mark.parametrize("name", EVALUATIONS)
 everything = pytest.mark.parametrize("name", [*ALGORITHMS, *EVALUATIONS])
-cases = pytest.mark.parametrize("name, masked, execution", CASES)
 with_evaluations = pytest.mark.parametrize(
     "name, masked, execution",
     [*CASES, *((name, masked, fb.sequential) for name in EVALUATIONS for masked in (True, False))],
@@ -187,7 +194,7 @@ def test_permuting_clients_changes_nothing(name, sizes, order):
     assert largest_difference(a.global_model_weights, b.global_model_weights) < CLOSE
 
 
-@cases
+@pytest.mark.parametrize("name, masked, execution", WEIGHTED)
 def test_a_client_with_nan_equals_an_absent_one(name, masked, execution):
     data = clients([7, 3, 2, 1])
     data["c1"]["x"][0] = np.nan
@@ -205,8 +212,14 @@ def test_a_client_with_nan_equals_an_absent_one(name, masked, execution):
     assert np.isfinite(measured(metrics).get("loss", 0))
 
 
-@cases
-@pytest.mark.parametrize("ids", [[], ["c0"], ["c1"]], ids=["nobody", "empty", "nan"])
+@pytest.mark.parametrize(
+    "name, masked, execution, ids",
+    [
+        pytest.param(*case.values, ids, id=f"{what}-{case.id}")
+        for what, ids in {"nobody": [], "empty": ["c0"], "nan": ["c1"]}.items()
+        for case in (WEIGHTED if ids else CASES)
+    ],
+)
 def test_a_round_without_a_usable_client_leaves_weights_and_optimizers_untouched(
     name, masked, execution, ids
 ):

@@ -147,18 +147,33 @@ class LouderThanTold(trace.Trace):
 
 def test_noise_of_another_size_differs():
     recorded = trace.read(parity.TRACES / ROWS["unweighted_fedavg.dp_noise"]["trace"])
-    assert distribution.p_value(recorded) > 0.01
-    assert distribution.p_value(LouderThanTold(*recorded)) < parity.LEAST_P
+    assert distribution.drawn(recorded).p_value > 0.01
+    assert distribution.drawn(LouderThanTold(*recorded)).p_value < parity.LEAST_P
 
 
 def test_rounding_to_another_number_of_bits_differs():
     recorded = trace.read(parity.TRACES / ROWS["weighted_fedavg.compression_random"]["trace"])
-    assert distribution.p_value(recorded) > 0.01
+    assert distribution.drawn(recorded).p_value > 0.01
     (process,) = recorded.processes
     described = json.loads(json.dumps(process.model_aggregator))
     described["arguments"]["value_sum_factory"]["arguments"]["quantization_bits"] = 5
     process = process._replace(model_aggregator=described)
-    assert distribution.p_value(recorded._replace(processes=[process])) < parity.LEAST_P
+    other = recorded._replace(processes=[process])
+    assert distribution.drawn(other).p_value < parity.LEAST_P
+
+
+def test_another_counter_fails_a_random_cell_too(monkeypatch):
+    row = ROWS["weighted_fedavg.compression_random"]
+    recorded = trace.read(parity.TRACES / row["trace"])
+    one, *others = recorded.calls
+    counted = json.loads(json.dumps(one.metrics))
+    counted["client_work"]["train"]["num_examples"] += 1
+    changed = recorded._replace(calls=[one._replace(metrics=counted), *others])
+    monkeypatch.setattr(distribution, "DRAWS", 1)
+    monkeypatch.setattr(parity.trace, "read", lambda path: changed)
+    (cell,) = parity.judge_row(row, parity.TRACES)
+    assert not cell.counters_equal and not cell.passed
+    assert "num_examples is" in cell.failure
 
 
 def test_a_cell_that_differs_fails_and_is_named(tmp_path, monkeypatch):

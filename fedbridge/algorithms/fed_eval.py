@@ -55,7 +55,7 @@ def fed_eval(
     """
     check_model(model)
     report = one_model(model.metrics, metrics_aggregator)
-    return evaluation_process(model, local_evaluation(model), report, execution)
+    return evaluation_process(model, local_evaluation(model), report, execution, name="fed_eval")
 
 
 class _Models(NamedTuple):
@@ -124,4 +124,5 @@ def fed_multi_eval(
         check,
     )
     reports = {name: one_model(m.metrics, metrics_aggregator) for name, m in models.items()}
-    return evaluation_process(start, evaluate, several_models(reports), execution)
+    report = several_models(reports)
+    return evaluation_process(start, evaluate, report, execution, name="fed_multi_eval")

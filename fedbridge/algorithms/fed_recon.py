@@ -190,7 +190,7 @@ def fed_recon_eval(
         return over_steps(step, zeros, query, visits=lambda num_batches: split(num_batches)[1])
 
     report = one_model(model.metrics, metrics_aggregator)
-    return evaluation_process(model, evaluate, report, execution)
+    return evaluation_process(model, evaluate, report, execution, name="fed_recon_eval")
 
 
 def _split(dataset_split_fn: DatasetSplitFn | None) -> DatasetSplitFn:

@@ -8,13 +8,14 @@ fedbridge's noise has the standard deviation it should have is another test (tes
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from scipy import stats
 
 from fedbridge import jax_core as fc
+from fedbridge.bridge.judge import counter_failure, structure_failure
 from fedbridge.bridge.player import Player, model_weights
 from fedbridge.bridge.trace import Trace
 
@@ -27,20 +28,32 @@ _DIGITS = 3
 _CALM = {"noise_multiplier": 0.0, "clipped_count_stddev": 0.0, "stochastic": False}
 
 
-def p_value(recorded: Trace) -> float:
-    """Of the hypothesis that TFF's draws and fedbridge's are of one distribution.
+class Drawn(NamedTuple):
+    """The rounds of a trace with random parts, drawn here and compared with TFF's.
+
+    Attributes:
+        p_value: Of the hypothesis that TFF's draws and fedbridge's are of one distribution: the
+            smaller p-value of two two-sample Kolmogorov-Smirnov tests, of the draws and of their
+            absolute values, over all weights and rounds; doubled, since there are two.
+        counters: Why the counters do not agree, which nothing random touches; or None.
+        structure: Why the metrics have other names or dtypes; or None.
+    """
+
+    p_value: float
+    counters: str | None
+    structure: str | None
+
+
+def drawn(recorded: Trace) -> Drawn:
+    """Draws the rounds of a trace, and compares them with TFF's.
 
     Args:
         recorded: A trace with a random aggregator, of training rounds only.
-
-    Returns:
-        The smaller p-value of two two-sample Kolmogorov-Smirnov tests, of the draws and of their
-        absolute values, over all weights and rounds; doubled, since there are two.
     """
     calm = [p._replace(model_aggregator=without_noise(p.model_aggregator))
             for p in recorded.processes]  # fmt: skip
     noisy, quiet = Player(recorded), Player(recorded._replace(processes=calm))
-    theirs, ours = [], []
+    theirs, ours, counters, structures = [], [], [], []
     for number, call in enumerate(recorded.calls):
         state = noisy.state(call.process, call.state_before)
         cohort = noisy.cohort(number)
@@ -50,15 +63,20 @@ def p_value(recorded: Trace) -> float:
         for draw in range(DRAWS):
             key = jax.random.fold_in(cohort.key, draw)
             again = dataclasses.replace(cohort, key=key)
-            drawn = noisy.play(call.process, state, lambda again=again: again).weights
-            ours.append(_apart(drawn, exact))
+            played = noisy.play(call.process, state, lambda again=again: again)
+            ours.append(_apart(played.weights, exact))
+        dtypes = recorded.processes[call.process].metrics_dtypes
+        counters.append(counter_failure(played.metrics, call.metrics))
+        structures.append(structure_failure(played.metrics, call.metrics, dtypes))
     spread = float(np.std(np.concatenate(ours))) or 1.0
     first, second = (np.round(np.concatenate(side) / spread, _DIGITS) for side in (theirs, ours))
     tests: list[Any] = [
         stats.ks_2samp(first, second),
         stats.ks_2samp(np.abs(first), np.abs(second)),
     ]
-    return min(1.0, 2 * min(float(test.pvalue) for test in tests))
+    p_value = min(1.0, 2 * min(float(test.pvalue) for test in tests))
+    first_of = lambda failures: next(filter(None, failures), None)
+    return Drawn(p_value, first_of(counters), first_of(structures))
 
 
 def silent(state: fc.LearningAlgorithmState) -> fc.LearningAlgorithmState:

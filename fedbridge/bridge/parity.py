@@ -17,7 +17,7 @@ import numpy as np
 
 from fedbridge._version import __version__
 from fedbridge.bridge import judge, trace
-from fedbridge.bridge.distribution import p_value
+from fedbridge.bridge.distribution import drawn
 from fedbridge.bridge.player import Player, split
 from fedbridge.bridge.rebuild import what_is_random
 from fedbridge.bridge.replay import replay
@@ -166,16 +166,18 @@ def to_json(result: Parity) -> dict[str, Any]:
 
 
 def _random(recorded: trace.Trace, attributes: dict[str, Any], start: str | None) -> Cell:
-    p = p_value(recorded)
+    found = drawn(recorded)
+    p = found.p_value
     unlikely = None if p > LEAST_P else f"p = {p:.1g}, below {LEAST_P:.0e}"
+    failure = start or found.structure or found.counters or unlikely
     return Cell(
         **attributes,
         probe_error=None,
         round_error=None,
         noise_floor=None,
-        counters_equal=True,
-        passed=not (start or unlikely),
-        failure=start or unlikely,
+        counters_equal=found.counters is None,
+        passed=failure is None,
+        failure=failure,
         p_value=p,
     )
 

@@ -193,6 +193,8 @@ def evaluation_process(
     evaluate: Callable[[PyTree, Client], PyTree],
     report: EvaluationReport,
     execution: Execution = default_execution,
+    *,
+    name: str = "",
 ) -> LearningProcess:
     """A learning process that evaluates the weights of its state, and leaves them.
 
@@ -201,6 +203,7 @@ def evaluation_process(
         evaluate: `(weights, client) -> accumulators`.
         report: What becomes of the accumulators.
         execution: How the clients run.
+        name: Of the algorithm.
     """
     check_start(model)
     right = isinstance(execution, Execution)
@@ -236,4 +239,4 @@ def evaluation_process(
         )
         return LearningProcessOutput(state._replace(client_work=work), metrics)
 
-    return learning_process(initialize, next, place)
+    return learning_process(initialize, next, place, name=name)

@@ -33,7 +33,7 @@ from fedbridge.jax_core._model import ModelWeights
 from fedbridge.jax_core._steps import Client
 from fedbridge.jax_core._trees import from_named_leaves, named_leaves, tree_all_finite
 from fedbridge.jax_core.optimizers import get_hparams, set_hparams
-from fedbridge.jax_core.optimizers._schedule import is_scheduled
+from fedbridge.jax_core.optimizers._schedule import check_learning_rate, scheduled_in
 
 
 class LearningAlgorithmState(NamedTuple):
@@ -233,6 +233,8 @@ def compose_learning_process(
         check_state(names(), state)
         check_weights(model, state.global_model_weights)
         client_work.check(state.client_work)
+        for optimizer in scheduled_in(state.client_work):
+            check_learning_rate(optimizer)
         finalizer.check(state.finalizer)
         new_state, metrics, ran_over = compiled(state, place(cohort))
         check_step(ran_over)
@@ -245,7 +247,8 @@ def compose_learning_process(
     ) -> tuple[LearningAlgorithmState, list[PyTree]]:
         placed = [place(cohort) for cohort in cohorts]
         # What a schedule gives is checked before every round, on the host.
-        scheduled = client_work.check is not nothing_to_check or is_scheduled(state.finalizer)
+        schedules = scheduled_in((state.client_work, state.finalizer))
+        scheduled = schedules or client_work.check is not nothing_to_check
         stacked = None if scheduled else stack(placed)
         if stacked is None:
             return one_by_one(next)(state, placed)

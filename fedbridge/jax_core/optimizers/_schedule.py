@@ -144,6 +144,11 @@ def is_scheduled(state: PyTree) -> bool:
     return isinstance(state, Mapping) and isinstance(state.get("optimizer"), Mapping)
 
 
+def scheduled_in(tree: PyTree) -> list[Mapping]:
+    """The states of scheduled optimizers in a tree, e.g. MimeLite's base optimizer's."""
+    return [node for node in jax.tree.leaves(tree, is_leaf=is_scheduled) if is_scheduled(node)]
+
+
 def check_learning_rate(state: PyTree) -> None:
     """Refuses an optimizer's state whose learning rate is none; outside of a program.
 
