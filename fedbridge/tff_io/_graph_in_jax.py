@@ -2,8 +2,8 @@
 
 What stands outside of the loop is computed operation by operation; the body of the loop, which is
 one step of training with the gradient that TensorFlow derived, is compiled for each shape of a
-batch, in programs of up to 16 steps. Variables are values that go from one operation to the next: their order is that
-of the graph's control edges.
+batch, in programs of up to 16 steps. Variables are values that go from one operation to the next:
+their order is that of the graph's control edges.
 
     for batch in dataset         a ScanDataset in a ReduceDataset
     for batch in iter(dataset)   a While around IteratorGetNextAsOptional
@@ -183,10 +183,10 @@ class _Call:
     def constant(self, node: Any) -> Any:
         import tensorflow as tf
 
-        known_already = self.graph._constants
-        if id(node) not in known_already:
-            known_already[id(node)] = tf.make_ndarray(node.attr["value"].tensor)
-        return known_already[id(node)]
+        made = self.graph._constants
+        if id(node) not in made:
+            made[id(node)] = tf.make_ndarray(node.attr["value"].tensor)
+        return made[id(node)]
 
     def nothing(self, node: Any) -> Any:
         return []
