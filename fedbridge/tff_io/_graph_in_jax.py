@@ -1,9 +1,9 @@
 """A TensorFlow graph with a loop over a data set, computed by JAX.
 
 What stands outside of the loop is computed operation by operation; the body of the loop, which is
-one step of training with the gradient that TensorFlow derived, is one compiled program for each
-shape of a batch. Variables are values that go from one operation to the next: their order is that
-of the graph's control edges.
+one step of training with the gradient that TensorFlow derived, is compiled for each shape of a
+batch, in programs of up to 16 steps. Variables are values that go from one operation to the next:
+their order is that of the graph's control edges.
 
     for batch in dataset         a ScanDataset in a ReduceDataset
     for batch in iter(dataset)   a While around IteratorGetNextAsOptional
@@ -80,8 +80,11 @@ class Graph:
         initial: By name of a variable the tensor that it starts from.
 
     Example:
-        >>> import tensorflow as tf                                         # doctest: +SKIP
-        >>> Graph(graph.as_graph_def(), ["sum:0"], {}).compute({"x": np.float32(1)})
+        >>> from types import SimpleNamespace as Made
+        >>> node = Made(name="minus", op="Neg", input=["x"], attr={})
+        >>> graph = Graph(Made(node=[node], library=Made(function=[])), ["minus:0"], {})
+        >>> float(graph.compute({"x": np.float32(2)})[0])
+        -2.0
     """
 
     def __init__(self, graph_def: Any, results: Sequence[str], initial: Mapping[str, str]):
@@ -180,10 +183,10 @@ class _Call:
     def constant(self, node: Any) -> Any:
         import tensorflow as tf
 
-        known_already = self.graph._constants
-        if id(node) not in known_already:
-            known_already[id(node)] = tf.make_ndarray(node.attr["value"].tensor)
-        return known_already[id(node)]
+        made = self.graph._constants
+        if id(node) not in made:
+            made[id(node)] = tf.make_ndarray(node.attr["value"].tensor)
+        return made[id(node)]
 
     def nothing(self, node: Any) -> Any:
         return []
