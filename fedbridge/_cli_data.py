@@ -99,7 +99,10 @@ def data_convert(
         typer.Option("--tag-counts", metavar="FILE", help="Default: beside the data."),
     ] = None,
     vocab_size: Annotated[int, typer.Option("--vocab-size", min=1, help="Words.")] = 10_000,
-    tag_vocab_size: Annotated[int, typer.Option("--tag-vocab-size", min=1, help="Tags.")] = 500,
+    tag_vocab_size: Annotated[
+        int | None,
+        typer.Option("--tag-vocab-size", min=1, help="Tags; default 500, or all there are."),
+    ] = None,
     sequence_length: Annotated[
         int, typer.Option("--sequence-length", min=1, help="Words of a sentence.")
     ] = 20,
@@ -126,7 +129,7 @@ def data_convert(
             function = functools.partial(
                 preprocessing.stackoverflow_tag_prediction,
                 word_vocab=vocabulary,
-                tag_vocab=list(read_tag_counts(tags))[:tag_vocab_size],
+                tag_vocab=list(read_tag_counts(tags, tag_vocab_size))[: tag_vocab_size or 500],
             )
     console = console_for(None)
     with meter(console, f"converting {file.name}") as show:

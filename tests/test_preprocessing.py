@@ -409,7 +409,12 @@ def test_vocabularies_are_read(tmp_path):
         fb.read_word_counts(path)
     path.write_text('{"b": 1, "a": 2, "c": 2}')
     assert list(fb.read_tag_counts(path)) == ["a", "c", "b"]
-    for text in ("[1]", "{", '{"a": "x"}'):
+    assert list(fb.read_tag_counts(path, 2)) == ["a", "c"]
+    with pytest.raises(fb.ClientDataError, match="3 tags, fewer than the 4 .*--tag-vocab-size"):
+        fb.read_tag_counts(path, 4)
+    with pytest.raises(fb.ClientDataError, match="vocab_size is 0; ask for at least one tag"):
+        fb.read_tag_counts(path, 0)
+    for text in ("[1]", "{", '{"a": "x"}', '{"a": true}'):
         path.write_text(text)
         with pytest.raises(fb.ClientDataError, match="no JSON dictionary"):
             fb.read_tag_counts(path)

@@ -116,6 +116,14 @@ def test_a_files_text_is_converted_once_and_a_small_vocabulary_is_named(tmp_path
     )
     with pytest.raises(fb.ClientDataError, match="it has 2 words, fewer than the 3 asked for"):
         create(3)
+    (tmp_path / "stackoverflow.tag_count").write_text('{"to be": 8}')
+    tags = lambda **size: fb.tasks.stackoverflow.create_tag_prediction_task(
+        SPEC, word_vocab_size=2, cache_dir=tmp_path, **size
+    )
+    weights = tags().model.initial_weights.trainable  # of TFF's 500, those there are
+    assert {leaf.shape[-1] for leaf in jax.tree.leaves(weights)} == {1}
+    with pytest.raises(fb.ClientDataError, match="tag_count: it has 1 tags, fewer than the 2"):
+        tags(tag_vocab_size=2)
 
 
 def test_the_published_numbers_make_the_papers_process():

@@ -51,17 +51,20 @@ def load_word_counts(
     return read_word_counts(path, vocab_size)
 
 
-def load_tag_counts(cache_dir: str | os.PathLike[str] | None = None) -> dict[str, int]:
+def load_tag_counts(
+    cache_dir: str | os.PathLike[str] | None = None, vocab_size: int | None = None
+) -> dict[str, int]:
     """Loads tags and their counts, the most frequent first.
 
     Args:
         cache_dir: As in `load_data`.
+        vocab_size: Only so many tags.
 
     Raises:
         ClientDataError: As `fetch` and `read_tag_counts`.
     """
     path = find_file("stackoverflow", "stackoverflow.tag_count", cache_dir)
-    return read_tag_counts(path)
+    return read_tag_counts(path, vocab_size)
 
 
 def get_synthetic() -> FederatedArrays:

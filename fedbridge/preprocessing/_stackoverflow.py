@@ -75,7 +75,7 @@ def stackoverflow_tag_prediction(
     Args:
         data: With the features "tokens", "title" and "tags"; the other features are left out.
         word_vocab: The words: `list(read_word_counts(path, vocab_size))`.
-        tag_vocab: The tags: `list(read_tag_counts(path))[:tag_vocab_size]`.
+        tag_vocab: The tags: `list(read_tag_counts(path, tag_vocab_size))`.
 
     Raises:
         ClientDataError: A feature is missing.

@@ -120,11 +120,17 @@ def create_tag_prediction_task(
         train_client_spec: As in `create_word_prediction_task`, and so are the other arguments.
         eval_client_spec: How the examples become batches in an evaluation; default batches of 100.
         word_vocab_size: How many words are known.
-        tag_vocab_size: How many tags are predicted; all there are, where they are fewer.
-        cache_dir: Where the data are.
+        tag_vocab_size: How many tags are predicted, the most frequent ones; of TFF's default of
+            500 those there are, as TFF does.
+        cache_dir: As in `fb.datasets.stackoverflow.load_data`.
         use_synthetic_data: TFF's synthetic data.
         seed: Of the model's initial weights.
         progress: Told how far the conversion of a split is.
+
+    Raises:
+        ArgumentError: A number below 1.
+        ClientDataError: As `create_word_prediction_task`; also fewer tags than asked for in the
+            file of tags, unless the default is (TFF always takes those there are).
     """
     _check_size("word_vocab_size", word_vocab_size)
     _check_size("tag_vocab_size", tag_vocab_size)
@@ -137,7 +143,8 @@ def create_tag_prediction_task(
             train_client_spec, eval_client_spec, words, tags, raw, raw, raw, seed=seed
         )
     words = list(source.load_word_counts(cache_dir, word_vocab_size))
-    tags = list(source.load_tag_counts(cache_dir))[:tag_vocab_size]
+    asked = None if tag_vocab_size == DEFAULT_TAG_VOCAB_SIZE else tag_vocab_size
+    tags = list(source.load_tag_counts(cache_dir, asked))[:tag_vocab_size]
     splits = _converted(_bags(words, tags), cache_dir, progress)
     return _tag_task(splits, train_client_spec, eval_client_spec, len(words), len(tags), seed)
 

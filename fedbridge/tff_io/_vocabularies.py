@@ -5,6 +5,7 @@ Reference: `load_word_counts` and `load_tag_counts` in TFF's simulation/datasets
 
 import json
 import os
+from collections.abc import Sized
 from pathlib import Path
 from typing import TextIO
 
@@ -28,8 +29,7 @@ def read_word_counts(path: str | os.PathLike[str], vocab_size: int | None = None
         >>> list(read_word_counts(path, 1))
         ['the']
     """
-    if vocab_size is not None and vocab_size < 1:
-        raise ClientDataError(f"vocab_size is {vocab_size}; ask for at least one word.")
+    _check_asked(vocab_size, "word")
     counts: dict[str, int] = {}
     with _opened(path) as file:
         try:
@@ -48,24 +48,28 @@ def read_word_counts(path: str | os.PathLike[str], vocab_size: int | None = None
             raise ClientDataError(
                 f"{path}: this is no text; give the unpacked file stackoverflow.word_count."
             ) from None
-    if len(counts) < (vocab_size or 1):
-        raise ClientDataError(
-            f"{path}: it has {len(counts)} words, fewer than the {vocab_size or 1} asked for; ask "
-            "for no more (vocab_size, or --vocab-size of `fedbridge data convert`), or give a "
-            "file with more words."
-        )
+    _check_enough(path, counts, vocab_size, "words", "vocab_size, or --vocab-size")
     return counts
 
 
-def read_tag_counts(path: str | os.PathLike[str]) -> dict[str, int]:
+def read_tag_counts(path: str | os.PathLike[str], vocab_size: int | None = None) -> dict[str, int]:
     """Reads tags and their counts, the most frequent first.
 
     Args:
         path: The file `stackoverflow.tag_count`: a JSON dictionary.
+        vocab_size: Only so many, the first ones. None: all.
 
     Raises:
-        ClientDataError: No such file, or something else in it.
+        ClientDataError: No such file, something else in it, or fewer tags than asked for (in a
+            task, TFF takes those there are).
+
+    Example:
+        >>> path = getfixture("tmp_path") / "tag_count"
+        >>> _ = path.write_text('{"jax": 3, "python": 9}')
+        >>> read_tag_counts(path, 1)
+        {'python': 9}
     """
+    _check_asked(vocab_size, "tag")
     with _opened(path) as file:
         try:
             counts = json.load(file)
@@ -76,7 +80,28 @@ def read_tag_counts(path: str | os.PathLike[str]) -> dict[str, int]:
             f"{path}: it holds no JSON dictionary of tags and counts; give the unpacked file "
             "stackoverflow.tag_count."
         )
-    return dict(sorted(counts.items(), key=lambda item: item[1], reverse=True))
+    _check_enough(path, counts, vocab_size, "tags", "tag_vocab_size, or --tag-vocab-size")
+    return dict(sorted(counts.items(), key=lambda item: item[1], reverse=True)[:vocab_size])
+
+
+def _check_asked(vocab_size: int | None, what: str) -> None:
+    if vocab_size is not None and vocab_size < 1:
+        raise ClientDataError(f"vocab_size is {vocab_size}; ask for at least one {what}.")
+
+
+def _check_enough(
+    path: str | os.PathLike[str],
+    counts: Sized,
+    vocab_size: int | None,
+    what: str,
+    argument: str,
+) -> None:
+    if len(counts) < (vocab_size or 1):
+        raise ClientDataError(
+            f"{path}: it has {len(counts)} {what}, fewer than the {vocab_size or 1} asked for; ask "
+            f"for no more ({argument} of `fedbridge data convert`), or give a file with more "
+            f"{what}."
+        )
 
 
 def _opened(path: str | os.PathLike[str]) -> TextIO:

@@ -2,7 +2,7 @@
 
 from fedbridge import jax_core as fc
 from fedbridge.preprocessing import ClientSpec
-from fedbridge.tff._errors import missing
+from fedbridge.tff._errors import missing, note
 from fedbridge.tff.simulation.baselines import _preprocessing
 from fedbridge.tff.simulation.baselines._task import BaselineTask, task
 from fedbridge.tff.simulation.datasets import ClientData, stackoverflow
@@ -65,6 +65,8 @@ def create_tag_prediction_task(
         counts = stackoverflow.get_synthetic_tag_counts()
     else:
         counts = stackoverflow.load_tag_counts(cache_dir)
+    if len(counts) < tag_vocab_size:
+        note(f"{tag_vocab_size} tags were asked for; as in TFF, the {len(counts)} there are serve.")
     tags = list(counts)[:tag_vocab_size]
 
     def model(seed: int) -> fc.Model:
