@@ -5,6 +5,7 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 
+import fedbridge.tff
 from fedbridge.jax_core import ClientDataError
 from fedbridge.tff_io import (
     convert,
@@ -89,6 +90,34 @@ def test_stack_overflow_reads_as_tff_reads_it(tff, folder):
         data = from_sql(folder / "stackoverflow.sqlite", split)
         assert list(data.client_ids) == client_data.client_ids
         assert_same(from_client_data(some(client_data, tff, 6)), data.select(data.client_ids[:6]))
+
+
+def test_celeba_reads_as_tff_reads_it(tff, tmp_path):
+    theirs, ours = tff.simulation.datasets.celeba, fedbridge.tff.simulation.datasets.celeba
+    rng = np.random.default_rng(0)
+    clients = {
+        client_id: {name: rng.integers(0, 2, size) for name in theirs.ATTRIBUTE_NAMES}
+        | {"image": rng.integers(0, 256, (size, 84, 84, 3))}
+        for client_id, size in (("a", 2), ("b", 1))
+    }
+    splits = [
+        f"split_by_{by}_{part}" for by in ("clients", "examples") for part in ("train", "test")
+    ]
+    write_sql(tmp_path / "celeba.sqlite", dict.fromkeys(splits, clients))
+    for by_clients in (True, False):
+        pairs = zip(
+            *(of.load_data(by_clients, str(tmp_path)) for of in (theirs, ours)), strict=True
+        )
+        for expected, found in pairs:
+            assert found.element_type_structure == expected.element_type_structure
+            assert_same(from_client_data(found), from_client_data(expected))
+
+
+@pytest.mark.parametrize("name", ["gldv2", "inaturalist"])
+def test_synthetic_images_are_tffs(tff, name):
+    pair = [getattr(of.simulation.datasets, name).get_synthetic() for of in (tff, fedbridge.tff)]
+    assert pair[1].element_type_structure == pair[0].element_type_structure
+    assert_same(*map(from_client_data, pair))
 
 
 def test_tff_reads_what_we_write(tff, tmp_path):

@@ -24,16 +24,6 @@ class DataSet(enum.StrEnum):
     stackoverflow = "stackoverflow"
 
 
-class Source(enum.StrEnum):
-    """The data sets of TFF that can be looked for."""
-
-    emnist = "emnist"
-    stackoverflow = "stackoverflow"
-    shakespeare = "shakespeare"
-    cifar100 = "cifar100"
-    celeba = "celeba"
-
-
 class Preprocessing(enum.StrEnum):
     """The preprocessing that turns text into ids while it is converted."""
 
@@ -139,10 +129,15 @@ def data_convert(
 
 @data_app.command("find")
 def data_find(
-    dataset: Annotated[Source, typer.Argument(metavar="DATA_SET", help="Which one.")],
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATA_SET", help="emnist, stackoverflow, shakespeare, cifar100 or celeba."
+        ),
+    ],
 ) -> None:
     """Say which copy of a data set will be used."""
     from fedbridge.tff_io import find_data
 
-    folder, source = find_data(dataset.value)
+    folder, source = find_data(dataset)
     say(console_for(None), f"{folder} ({source})")

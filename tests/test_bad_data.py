@@ -47,6 +47,18 @@ def test_a_vocabulary_smaller_than_asked(tmp_path):
     refused(words, lambda: fb.datasets.stackoverflow.load_word_counts(tmp_path, 3))
 
 
+@pytest.mark.parametrize("name", ["gldv2", "inaturalist", "flair"])
+def test_a_data_set_that_is_not_decoded(name):
+    words = f"data set '{name}': .*JPEG.*does not decode; give decoded images.*from_clients"
+    refused(words, lambda: fb.tff_io.find_data(name))
+    with pytest.raises(AttributeError, match=words):
+        getattr(fb.datasets, name)
+
+
+def test_a_data_set_of_nobody():
+    refused("'imagenet': only 'emnist'.*can be looked for", lambda: fb.tff_io.find_data("imagenet"))
+
+
 def test_a_folder_of_data_without_the_file(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDBRIDGE_DATA", str(tmp_path))
     words = "it holds neither shakespeare.sqlite nor shakespeare.sqlite.lzma; name a folder"

@@ -59,6 +59,8 @@ _WEIGHTS = "tff.learning.models.ModelWeights"
 _KERAS = "tff.learning.models.from_keras_model"
 _DATASETS = "tff.simulation.datasets."
 
+_JPEG = "an archive of JPEG files: decode them to one size and give them to TestClientData"
+
 # name without "tff.", first tag, last tag, the name in 0.87.0 ("=": the same), status, note
 DECORATORS = ("federated_computation", "tf_computation", "tensorflow.computation")
 """What makes computations of a script's own, without "tff."."""
@@ -198,6 +200,9 @@ _TABLE: tuple[tuple[str, str, str, str, str, str], ...] = (
     ("framework.sizing_executor_factory", "", "", "", ACCEPTED, _CONTEXT),
     ("framework.ReferenceExecutor", "", "", "", ACCEPTED, _CONTEXT),
     ("framework.ExecutionContext", "", "", "", ACCEPTED, _CONTEXT),
+    ("simulation.datasets.flair.load_data", "", "HEAD", "=", CHECKED, _JPEG),
+    ("simulation.datasets.gldv2.load_data", "", "HEAD", "=", CHECKED, _JPEG),
+    ("simulation.datasets.inaturalist.load_data", "", "HEAD", "=", CHECKED, _JPEG),
     # Federated Core under its older names
     ("tf_computation", "0.1", "0.86", "tff.tensorflow.computation", CHECKED, _CORE),
     ("tensorflow.computation", "0.71", "HEAD", "=", CHECKED, _CORE),

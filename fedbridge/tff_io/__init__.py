@@ -17,6 +17,7 @@ from fedbridge.tff_io._data_folder import (
     find_data as find_data,
     find_file as find_file,
     generated_data as generated_data,
+    no_reader as no_reader,
 )
 from fedbridge.tff_io._fetch import REMOTE_FILES as REMOTE_FILES, fetch as fetch
 from fedbridge.tff_io._generate_emnist import generate_emnist as generate_emnist

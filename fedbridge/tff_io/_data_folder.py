@@ -20,6 +20,7 @@ _FILES = {
     "cifar100": "cifar100.sqlite",
     "celeba": "celeba.sqlite",
 }
+_IMAGES = ("gldv2", "inaturalist", "flair")  # TFF's other data sets: archives of JPEG files
 _HOST = "https://storage.googleapis.com/tff-datasets-public/"
 _STAND_IN_CLIENTS = 20
 _STAND_IN_USERS, _STAND_IN_SENTENCES = 200, 12_000
@@ -52,6 +53,8 @@ def find_data(dataset: str = "emnist", *, offline_ok: bool = True) -> DataFolder
         ClientDataError: FEDBRIDGE_DATA does not hold the file; or there is neither data nor a
             network, and no stand-in for this data set.
     """
+    if dataset in _IMAGES:
+        raise ClientDataError(no_reader(dataset))
     if dataset not in _FILES:
         raise ClientDataError(
             f"data set {dataset!r}: only {', '.join(map(repr, _FILES))} can be looked for; read "
@@ -69,6 +72,22 @@ def find_data(dataset: str = "emnist", *, offline_ok: bool = True) -> DataFolder
             "does not answer; set FEDBRIDGE_DATA to a folder that holds the file."
         )
     return _generated_emnist()
+
+
+def no_reader(dataset: str) -> str:
+    """Why one of TFF's data sets cannot be read, and what to do; "" where it can.
+
+    Example:
+        >>> no_reader("emnist")
+        ''
+    """
+    if dataset not in _IMAGES:
+        return ""
+    return (
+        f"data set {dataset!r}: it is an archive of JPEG files, which fedbridge does not decode; "
+        "give decoded images of one size to `from_clients`, or write them to an SQLite file with "
+        "`fedbridge.tff_io.write_sql`, which `from_sql` reads."
+    )
 
 
 def data_at_hand(name: str, folder: str | os.PathLike[str] | None = None) -> DataFolder | None:

@@ -117,7 +117,8 @@ def fetch(
     """
     if dataset not in REMOTE_FILES:
         raise ClientDataError(
-            f"data set {dataset!r}: it is none of TFF's; ask for one of {', '.join(REMOTE_FILES)}."
+            f"data set {dataset!r}: there are no addresses of it here; ask for one of "
+            f"{', '.join(REMOTE_FILES)}."
         )
     into = fetched_folder() if folder is None else Path(folder).expanduser()
     place = os.fspath(mirror or os.environ.get("FEDBRIDGE_MIRROR", ""))

@@ -4,8 +4,11 @@ import os
 
 from fedbridge.tff._errors import missing
 from fedbridge.tff.simulation.datasets import (
+    celeba as celeba,
     cifar100 as cifar100,
     emnist as emnist,
+    gldv2 as gldv2,
+    inaturalist as inaturalist,
     shakespeare as shakespeare,
     stackoverflow as stackoverflow,
 )
