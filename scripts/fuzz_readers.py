@@ -1,19 +1,27 @@
 """Damages data files and reads them: equal to another reader's result, or refused in one sentence.
 
-    python scripts/fuzz_readers.py [--cases 10000] [--seed 0] [--reader sqlite ...]
+    python scripts/fuzz_readers.py [--cases 10000] [--seed 0] [--rows 1] [--reader sqlite ...]
 
 Each case is one seed: it chooses cuts, flipped bits, overwritten, inserted, removed and repeated
 bytes. A reader's process that says nothing for `LIMIT` seconds is ended and counts as a hang, one
 that dies counts as a crash; both go on with the next seed. The references are SQLite itself,
-Google's protobuf, h5py, json and numpy. Exit code 1 where any case failed.
+Google's protobuf, h5py, json, lzma and numpy. Exit code 1 where any case failed.
+
+Memory (on Linux): what a case takes is by how much the resident memory of its process rises while
+the file is read, and that of the processes it starts; what was freed before is given back to the
+system first. A case may take what the sound file takes (the most of three times), and `TIMES` times
+the size of that file, and `SLACK`, below which allocators and pages count. The files are small, so
+that damage meets every part of them; with `--rows 100` they have a hundred times the rows, and
+`TIMES` outweighs `SLACK`.
 """
 
 import argparse
 import contextlib
+import ctypes
 import io
 import json
+import lzma
 import multiprocessing
-import resource
 import sqlite3
 import sys
 import tempfile
@@ -31,7 +39,22 @@ from fedbridge.jax_core import FedbridgeError
 from fedbridge.tff_io import from_hdf5, from_leaf, from_sql, weights_from_npz, write_sql
 
 LIMIT = 10.0  # seconds; from_hdf5 alone allows its child five of processor time
+TIMES, SLACK = 4, 1024  # of the file; KiB
 Clients = dict[str, dict[str, np.ndarray]]
+
+
+class Case(NamedTuple):
+    """What came of a case.
+
+    Attributes:
+        verdict: "read", "refused", or what is wrong.
+        seconds: The reader alone.
+        kib: What it took of memory; 0 where that cannot be known.
+    """
+
+    verdict: str
+    seconds: float
+    kib: int
 
 
 class Reader(NamedTuple):
@@ -118,7 +141,7 @@ def _damaged_json(whole: bytes, rng: np.random.Generator) -> bytes:
 SPEC: Any = {"label": ((), "int32"), "pixels": ((2, 2), "float32"), "text": ((), bytes)}
 
 
-def _clients() -> Clients:
+def _clients(times: int = 1) -> Clients:
     rng = np.random.default_rng(0)
     return {
         client_id: {
@@ -126,21 +149,25 @@ def _clients() -> Clients:
             "pixels": rng.random((size, 2, 2)).astype(np.float32),
             "text": np.array([b"word " * int(n) for n in rng.integers(0, 5, size)], object),
         }
-        for client_id, size in (("a", 12), ("b", 5), ("none", 0), ("c", 1))
+        for client_id, size in (("a", 12 * times), ("b", 5 * times), ("none", 0), ("c", 1))
     }
 
 
-def _sqlite() -> bytes:
+def _sqlite(times: int) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
-        return write_sql(Path(folder, "x.sqlite"), {"train": _clients()}).read_bytes()
+        return write_sql(Path(folder, "x.sqlite"), {"train": _clients(times)}).read_bytes()
 
 
-def _hdf5() -> bytes:
+def _packed(times: int) -> bytes:
+    return lzma.compress(_sqlite(times))
+
+
+def _hdf5(times: int) -> bytes:
     import h5py
 
     file = io.BytesIO()
     with h5py.File(file, "w") as made:
-        for client_id, features in _clients().items():
+        for client_id, features in _clients(times).items():
             for name, rows in features.items():
                 text = {"dtype": h5py.string_dtype()} if rows.dtype == object else {}
                 packed = {"compression": "gzip"} if client_id == "a" and not text else {}
@@ -148,8 +175,8 @@ def _hdf5() -> bytes:
     return file.getvalue()
 
 
-def _leaf() -> bytes:
-    clients = _clients()
+def _leaf(times: int) -> bytes:
+    clients = _clients(times)
     data = {
         c: {"x": f["pixels"].tolist(), "y": [t.decode() for t in f["text"]]}
         for c, f in clients.items()
@@ -158,14 +185,16 @@ def _leaf() -> bytes:
     return json.dumps({"users": list(data), "num_samples": counts, "user_data": data}).encode()
 
 
-_WEIGHTS = {"b": np.zeros(3, np.float32), "w": np.arange(12, dtype=np.float32).reshape(4, 3)}
+def _weights(times: int) -> dict[str, np.ndarray]:
+    rows = np.arange(12 * times, dtype=np.float32).reshape(-1, 3)
+    return {"b": np.zeros(3, np.float32), "w": rows}
 
 
-def _npz() -> bytes:
+def _npz(times: int) -> bytes:
     from fedbridge.tff_io import weights_to_npz
 
     with tempfile.TemporaryDirectory() as folder:
-        weights_to_npz(_WEIGHTS, Path(folder, "w.npz"))
+        weights_to_npz(_weights(times), Path(folder, "w.npz"))
         return Path(folder, "w.npz").read_bytes()
 
 
@@ -249,6 +278,12 @@ def _sql_reference(path: Path, found: Clients) -> Clients:
     return clients
 
 
+def _packed_reference(path: Path, found: Clients) -> Clients:
+    unpacked = path.with_name("unpacked.sqlite")
+    unpacked.write_bytes(lzma.decompress(path.read_bytes()))
+    return _sql_reference(unpacked, found)
+
+
 def _hdf5_reference(path: Path, found: Clients) -> Clients:
     import h5py
 
@@ -288,68 +323,127 @@ def _npz_reference(path: Path, found: Any) -> Clients:
         return {"": {name: stored[name] for name in stored.files}}
 
 
-READERS = {
-    "sqlite": Reader(
-        "x.sqlite",
-        _sqlite,
-        damaged,
-        lambda path: _as_dict(from_sql(path, element_spec=SPEC, cache=False)),
-        _sql_reference,
-        35,
-    ),
-    "example": Reader(
-        "x.sqlite",
-        _sqlite,
-        _damaged_record,
-        lambda path: _as_dict(from_sql(path, element_spec=SPEC, cache=False)),
-        _sql_reference,
-        30,
-    ),
-    "hdf5": Reader(
-        "x.h5",
-        _hdf5,
-        damaged,
-        lambda path: _as_dict(from_hdf5(path, cache=False)),
-        _hdf5_reference,
-        5,
-    ),
-    "leaf": Reader(
-        "x.json", _leaf, _damaged_json, lambda path: _as_dict(from_leaf(path)), _leaf_reference, 20
-    ),
-    "npz": Reader(
-        "x.npz",
-        _npz,
-        damaged,
-        lambda path: {"": weights_from_npz(path, _WEIGHTS)},
-        _npz_reference,
-        10,
-    ),
-}
+def readers(times: int = 1) -> dict[str, Reader]:
+    """Every reader by its name, with so many times the rows of a small file."""
+    return {
+        "sqlite": Reader(
+            "x.sqlite",
+            lambda: _sqlite(times),
+            damaged,
+            lambda path: _as_dict(from_sql(path, element_spec=SPEC, cache=False)),
+            _sql_reference,
+            35,
+        ),
+        "packed": Reader(
+            "x.sqlite.lzma",
+            lambda: _packed(times),
+            damaged,
+            lambda path: _as_dict(from_sql(path, element_spec=SPEC, cache=False)),
+            _packed_reference,
+            5,
+        ),
+        "example": Reader(
+            "x.sqlite",
+            lambda: _sqlite(times),
+            _damaged_record,
+            lambda path: _as_dict(from_sql(path, element_spec=SPEC, cache=False)),
+            _sql_reference,
+            25,
+        ),
+        "hdf5": Reader(
+            "x.h5",
+            lambda: _hdf5(times),
+            damaged,
+            lambda path: _as_dict(from_hdf5(path, cache=False)),
+            _hdf5_reference,
+            5,
+        ),
+        "leaf": Reader(
+            "x.json",
+            lambda: _leaf(times),
+            _damaged_json,
+            lambda path: _as_dict(from_leaf(path)),
+            _leaf_reference,
+            20,
+        ),
+        "npz": Reader(
+            "x.npz",
+            lambda: _npz(times),
+            damaged,
+            lambda path: {"": weights_from_npz(path, _weights(times))},
+            _npz_reference,
+            10,
+        ),
+    }
 
 
 # --- one case ---------------------------------------------------------------------------------
 
 
-def run_case(reader: Reader, whole: bytes, seed: int, folder: Path) -> str:
-    """Runs one case; what came of it: "read", "refused", or what is wrong."""
+def run_case(reader: Reader, whole: bytes, seed: int, folder: Path) -> Case:
+    """Runs one case."""
     path = folder / reader.name
     path.write_bytes(reader.damage(whole, np.random.default_rng(seed)))
+    found, error, began, before = None, None, time.monotonic(), _memory()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             found = reader.read(path)
-        except FedbridgeError as error:
-            words = str(error)
-            if reader.name not in words:
-                return f"the file is not named: {words!r}"
-            return f"several lines: {words!r}" if "\n" in words else "refused"
-        except Exception as error:  # noqa: BLE001 -- that is what is looked for
-            return f"{type(error).__name__}: {error}"
-        try:
-            expected = reader.reference(path, found)
-        except Exception as error:  # noqa: BLE001
-            return f"read, and the reference cannot ({type(error).__name__}: {error})"
+        except Exception as raised:  # noqa: BLE001 -- that is what is looked for
+            error = raised
+    seconds, kib = time.monotonic() - began, _taken(before)
+    return Case(_verdict(reader, path, found, error), seconds, kib)
+
+
+def _verdict(reader: Reader, path: Path, found: Any, error: Exception | None) -> str:
+    words = str(error)
+    if error is not None and not isinstance(error, FedbridgeError):
+        return f"{type(error).__name__}: {words}"
+    if error is not None and reader.name not in words:
+        return f"the file is not named: {words!r}"
+    if error is not None:
+        return f"several lines: {words!r}" if "\n" in words else "refused"
+    try:
+        expected = reader.reference(path, found)
+    except Exception as raised:  # noqa: BLE001
+        return f"read, and the reference cannot ({type(raised).__name__}: {raised})"
     return _difference(found, expected) or "read"
+
+
+class _Memory(NamedTuple):
+    """Resident memory in KiB: of this process, and the most of one that it has waited for."""
+
+    own: int
+    children: int
+
+
+def _memory() -> _Memory | None:
+    """What there is now; the record of the most there was begins anew."""
+    if sys.platform != "linux":
+        return None
+    with contextlib.suppress(AttributeError):  # not of every C library
+        ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    return _Memory(_status("VmRSS"), _children())
+
+
+def _taken(before: _Memory | None) -> int:
+    """KiB since then. A child is counted whole, where it takes more than all before it."""
+    if before is None:
+        return 0
+    child = _children()
+    return max(_status("VmHWM") - before.own, child if child > before.children else 0)
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def _children() -> int:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
 
 
 def _difference(found: Clients, expected: Clients) -> str:
@@ -373,38 +467,46 @@ def _difference(found: Clients, expected: Clients) -> str:
 # --- many cases, in a process that may hang or die ------------------------------------------------
 
 
-def _work(name: str, seeds: range, connection: Any) -> None:
-    reader = READERS[name]
+def allowed(reader: Reader, whole: bytes, folder: Path) -> int:
+    """How many KiB a case of these bytes may take."""
+    sound = reader._replace(damage=lambda whole, rng: whole)
+    most = max(run_case(sound, whole, 0, folder).kib for _ in range(3))
+    return most + (TIMES * len(whole) >> 10) + SLACK
+
+
+def _work(name: str, times: int, seeds: range, connection: Any) -> None:
+    reader = readers(times)[name]
     whole = reader.make()
     with tempfile.TemporaryDirectory() as folder:
-        first = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        most = allowed(reader, whole, Path(folder))
         for seed in seeds:
-            verdict = run_case(reader, whole, seed, Path(folder))
-            grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - first) >> 10
-            connection.send((seed, verdict, grown))
+            case = run_case(reader, whole, seed, Path(folder))
+            if case.kib > most:
+                case = case._replace(verdict=f"it took {case.kib} KiB, and may take {most}")
+            connection.send((seed, case._replace(kib=case.kib - most)))
     connection.close()
 
 
-def run_reader(name: str, seeds: range) -> Iterator[tuple[int, str, int]]:
-    """Seed, verdict, and by how many MiB the process has grown, for each case."""
+def run_reader(name: str, times: int, seeds: range) -> Iterator[tuple[int, Case]]:
+    """Seed and case, whose `kib` is by how much it passes what is allowed, for each case."""
     context = multiprocessing.get_context("spawn")
     at = seeds.start
     while at < seeds.stop:
         ours, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_work, args=(name, range(at, seeds.stop), theirs))
+        process = context.Process(target=_work, args=(name, times, range(at, seeds.stop), theirs))
         process.start()
         theirs.close()
         patience = 120.0  # it starts
         try:
             while at < seeds.stop:
                 if not ours.poll(patience):
-                    yield at, f"hang of more than {patience} s", 0
+                    yield at, Case(f"hang of more than {patience} s", patience, 0)
                     at += 1
                     break
                 yield ours.recv()
                 at, patience = at + 1, LIMIT
         except EOFError:
-            yield at, f"crash: exit code {process.exitcode}", 0
+            yield at, Case(f"crash: exit code {process.exitcode}", 0.0, 0)
             at += 1
         finally:
             process.kill()
@@ -416,28 +518,30 @@ def main() -> int:
     options = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     options.add_argument("--cases", type=int, default=10_000)
     options.add_argument("--seed", type=int, default=0)
-    options.add_argument("--reader", choices=READERS, action="append")
+    options.add_argument("--rows", type=int, default=1, help="so many times those of a small file")
+    options.add_argument("--reader", choices=readers(), action="append")
     given = options.parse_args()
-    names = given.reader or list(READERS)
-    shares = sum(READERS[name].share for name in names)
+    every = readers(given.rows)
+    names = given.reader or list(every)
+    shares = sum(every[name].share for name in names)
     failed = 0
     for name in names:
-        began, counts, most = time.monotonic(), Counter(), 0
-        cases = max(1, given.cases * READERS[name].share // shares)
-        for done, (seed, verdict, grown) in enumerate(
-            run_reader(name, range(given.seed, given.seed + cases)), 1
-        ):
-            most = max(most, grown)
-            counts[verdict if verdict in ("read", "refused") else "failed"] += 1
-            if verdict not in ("read", "refused"):
-                print(f"{name}, seed {seed}: {verdict}", flush=True)
+        began, counts, longest, nearest = time.monotonic(), Counter(), 0.0, -(1 << 40)
+        cases = max(1, given.cases * every[name].share // shares)
+        seeds = range(given.seed, given.seed + cases)
+        for done, (seed, case) in enumerate(run_reader(name, given.rows, seeds), 1):
+            longest, nearest = max(longest, case.seconds), max(nearest, case.kib)
+            counts[case.verdict if case.verdict in ("read", "refused") else "failed"] += 1
+            if case.verdict not in ("read", "refused"):
+                print(f"{name}, seed {seed}: {case.verdict}", flush=True)
             if done % 100 == 0:
                 print(f"  {name}: {done} of {cases}", flush=True)
         failed += counts["failed"]
         print(
-            f"{name}: {cases} cases, {counts['read']} read as the reference reads them, "
-            f"{counts['refused']} refused, {counts['failed']} failed; {most} MiB more at most; "
-            f"{time.monotonic() - began:.0f} s",
+            f"{name}: {cases} cases of {len(every[name].make())} bytes, "
+            f"{counts['read']} read as the reference reads them, {counts['refused']} refused, "
+            f"{counts['failed']} failed; {longest:.1f} s at most; memory {-nearest} KiB below what "
+            f"is allowed; {time.monotonic() - began:.0f} s",
             flush=True,
         )
     return 1 if failed else 0
