@@ -34,7 +34,7 @@ def bar(console: Console, description: str, total: int) -> Iterator[Callable[...
     """A progress bar; what it yields is called once for every piece of work done."""
     from rich.progress import Progress
 
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(description, total=total)
         yield lambda *_: progress.advance(task)
 
@@ -45,7 +45,9 @@ def meter(console: Console, description: str) -> Iterator[Callable[[int, int], N
     from rich import progress as bars
 
     columns = (*bars.Progress.get_default_columns(), bars.TextColumn("{task.fields[rate]}"))
-    with bars.Progress(*columns, console=console, transient=True) as progress:
+    with bars.Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
         task = progress.add_task(description, total=None, rate="")
 
         def show(done: int, total: int) -> None:

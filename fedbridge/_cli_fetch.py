@@ -54,7 +54,9 @@ def _meter(console: Console) -> Iterator[Progress]:
         bars.DownloadColumn(),
         bars.TransferSpeedColumn(),
     )
-    with bars.Progress(*columns, console=console, transient=True) as progress:
+    with bars.Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
         tasks: dict[str, bars.TaskID] = {}
 
         def show(name: str, done: int, total: int | None) -> None:

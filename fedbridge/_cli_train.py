@@ -209,7 +209,9 @@ def _display(console: Console, done: int, total: int) -> Iterator[Callable[[int,
         bars.MofNCompleteColumn(),
         bars.TimeRemainingColumn(),
     )
-    with bars.Progress(*columns, console=console, transient=True) as progress:
+    with bars.Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
         task = progress.add_task("compiling", total=total, completed=done)
 
         def show(round: int, metrics: Any) -> None:

@@ -1,7 +1,10 @@
 """What people give as data by mistake: one sentence that names it and the cure.
 
-Downloads, checksums and full disks: test_fetch.py. HDF5 files of something else: test_hdf5.py.
+Downloads and checksums: test_fetch.py. HDF5 files of something else: test_hdf5.py.
 """
+
+import contextlib
+import lzma
 
 import numpy as np
 import optax
@@ -63,3 +66,41 @@ def test_a_folder_of_data_without_the_file(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDBRIDGE_DATA", str(tmp_path))
     words = "it holds neither shakespeare.sqlite nor shakespeare.sqlite.lzma; name a folder"
     refused(words, fb.datasets.shakespeare.load_data)
+
+
+@contextlib.contextmanager
+def full_disk():
+    """No file can grow beyond 30,000 bytes."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_nothing(tmp_path):
+    clients = {"train": {"a": {"x": np.random.default_rng(0).normal(size=(100, 100))}}}
+    path = fb.tff_io.write_sql(tmp_path / "x.sqlite", clients)
+    packed = tmp_path / "x.sqlite.lzma"
+    packed.write_bytes(lzma.compress(path.read_bytes()))
+    with full_disk():
+        words = "new: the files cannot be kept there .*make room, or name another folder"
+        refused(words, lambda: fb.tff_io.write_sql(tmp_path / "new" / "y.sqlite", clients))
+        refused(words, lambda: fb.tff_io.generate_emnist(1, tmp_path / "new"))
+        refused("cache: the files cannot", lambda: fb.from_sql(packed, cache=tmp_path / "cache"))
+        words = "new: it cannot be written there .*make room and run the same again"
+        refused(words, lambda: fb.convert(packed, tmp_path / "new"))
+        refused(words, lambda: fb.convert(path, tmp_path / "new"))
+    names = {p.name for p in tmp_path.iterdir()} | {p.name for p in (tmp_path / "cache").iterdir()}
+    assert names == {"x.sqlite", "x.sqlite.lzma", "cache", "new.partial"}
+    assert {p.name for p in (tmp_path / "new.partial").iterdir()} == {"job.json", "lock"}
+    assert fb.convert(path, tmp_path / "new").client("a")["x"].shape == (100, 100)  # it goes on
+
+
+def test_a_file_in_the_place_of_a_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    words = "file: the files cannot be kept there .File exists.; make room, or name another folder"
+    refused(words, lambda: fb.tff_io.generate_stackoverflow(1, tmp_path / "file", sentences=1))
+    refused(words, lambda: fb.tff_io.fetch("emnist", tmp_path / "file", mirror=tmp_path))

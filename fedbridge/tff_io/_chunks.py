@@ -56,9 +56,12 @@ def save_chunk(path: Path, owner: np.ndarray, data: FederatedArrays) -> None:
         )
     arrays["columns"] = np.array(json.dumps(columns))
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("wb") as file:
-        np.savez(file, **arrays)
-    aside.replace(path)  # what a power failure takes from it, its checksums tell
+    try:
+        with aside.open("wb") as file:
+            np.savez(file, **arrays)
+        aside.replace(path)  # what a power failure takes from it, its checksums tell
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def merge_chunks(

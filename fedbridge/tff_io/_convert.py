@@ -136,6 +136,8 @@ def convert(
                 "processes, what is done is kept."
             ) from error
         except OSError as error:
+            if not (partial / "job.json").exists():  # nothing is done
+                shutil.rmtree(partial, ignore_errors=True)
             raise ClientDataError(
                 f"{target}: it cannot be written there ({error.strerror or error}); make room and "
                 "run the same again, what is done is kept, or name another folder."

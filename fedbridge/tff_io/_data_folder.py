@@ -9,6 +9,7 @@ from typing import NamedTuple
 from fedbridge.jax_core import ClientDataError
 from fedbridge.tff_io._cache import cache_folder, fingerprint
 from fedbridge.tff_io._fetch import fetch, fetched_folder
+from fedbridge.tff_io._files import kept_in
 from fedbridge.tff_io._generate_emnist import generate_emnist
 from fedbridge.tff_io._generate_stackoverflow import generate_stackoverflow
 from fedbridge.tff_io._sql import unpack
@@ -153,7 +154,6 @@ def _at_hand(name: str) -> DataFolder | None:
 def _generated_emnist() -> DataFolder:
     folder = _cache() / "generated" / f"emnist-{_STAND_IN_CLIENTS}-v1"
     if not (folder / _FILES["emnist"]).is_file():
-        folder.mkdir(parents=True, exist_ok=True)
         generate_emnist(_STAND_IN_CLIENTS, folder)
     return DataFolder(
         folder, f"generated handwriting of {_STAND_IN_CLIENTS} writers, a stand-in for EMNIST"
@@ -188,8 +188,8 @@ def _given(folder: Path, name: str, by: str = "FEDBRIDGE_DATA") -> DataFolder:
     unpacked = _cache() / "unpacked" / place / version
     if not (unpacked / name).is_file():
         shutil.rmtree(unpacked.parent, ignore_errors=True)
-        unpacked.mkdir(parents=True, exist_ok=True)
-        unpack(packed, unpacked / name)
+        with kept_in(unpacked):
+            unpack(packed, unpacked / name)
     return DataFolder(unpacked, f"{packed}{says}")
 
 

@@ -9,7 +9,6 @@ addresses and checksums these are. TFF starts a broken download anew, and publis
 its SQLite files.
 """
 
-import contextlib
 import http.client
 import json
 import os
@@ -19,13 +18,13 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fedbridge.jax_core import ClientDataError
 from fedbridge.tff_io._cache import cache_folder
-from fedbridge.tff_io._files import write_whole
+from fedbridge.tff_io._files import kept_in, write_whole
 from fedbridge.tff_io._sql import unpack
 
 
@@ -122,8 +121,7 @@ def fetch(
         )
     into = fetched_folder() if folder is None else Path(folder).expanduser()
     place = os.fspath(mirror or os.environ.get("FEDBRIDGE_MIRROR", ""))
-    with _said_of(into):
-        into.mkdir(parents=True, exist_ok=True)
+    with kept_in(into):
         return tuple(
             _fetch(remote, into, place, progress)
             for remote in REMOTE_FILES[dataset]
@@ -154,8 +152,8 @@ def _fetch(remote: Remote, folder: Path, mirror: str, progress: Progress) -> Pat
         checksum = _compared(packed, packed, checksum)
     else:
         raise ClientDataError(
-            f"{packed}: there is no such file in the mirror; put it there, or unset "
-            "FEDBRIDGE_MIRROR to fetch it from the public address."
+            f"{packed}: there is no such file in the mirror; put it there, or name no "
+            "mirror (--mirror, FEDBRIDGE_MIRROR) to fetch it from the public address."
         )
     try:
         _unpack(packed, target)
@@ -321,14 +319,3 @@ def _extract(packed: Path, target: Path) -> None:
                 f"{packed}: the packed file is truncated or damaged ({error}); fetch it again."
             ) from error
         aside.replace(target)
-
-
-@contextlib.contextmanager
-def _said_of(folder: Path) -> Iterator[Any]:
-    try:
-        yield
-    except OSError as error:
-        raise ClientDataError(
-            f"{folder}: the files cannot be kept there ({error.strerror or error}); make room, or "
-            "name another folder."
-        ) from error

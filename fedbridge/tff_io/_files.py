@@ -1,11 +1,13 @@
 """Files that are whole or not there: written aside in the same folder, then renamed."""
 
+import contextlib
 import os
+import sqlite3
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fedbridge.jax_core import StateError
+from fedbridge.jax_core import ClientDataError, StateError
 
 
 def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
@@ -30,6 +32,31 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -
         raise StateError(
             f"{path}: it cannot be written there ({error.strerror}); name another folder."
         ) from None
+
+
+@contextlib.contextmanager
+def kept_in(folder: Path) -> Iterator[None]:
+    """Makes a folder for client data, and says in one sentence that they cannot be kept there.
+
+    What it has made goes again where it stays empty.
+
+    Raises:
+        ClientDataError: The folder cannot be made or written, or the disk is full.
+    """
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException as error:
+        for place in made:
+            with contextlib.suppress(OSError):  # there is something in it
+                place.rmdir()
+        if not isinstance(error, OSError | sqlite3.OperationalError):
+            raise
+        raise ClientDataError(
+            f"{folder}: the files cannot be kept there ({getattr(error, 'strerror', '') or error});"
+            " make room, or name another folder (for the cache: FEDBRIDGE_CACHE)."
+        ) from error
 
 
 def to_disk(file: Path) -> None:

@@ -81,7 +81,8 @@ def generate_emnist(
         The path of the file, written aside and renamed.
 
     Raises:
-        ClientDataError: No clients asked for, or matplotlib is not installed.
+        ClientDataError: No clients asked for, matplotlib is not installed, or the folder cannot be
+            written.
     """
     if num_clients < 1:
         raise ClientDataError(f"{num_clients} clients cannot be generated; ask for at least one.")
@@ -98,7 +99,6 @@ def generate_emnist(
             progress(writer + 1, num_clients)
     ids = [f"f{writer:04d}_{writer * 37 % 90 + 10}" for writer in range(num_clients)]
     folder = Path(out).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
     return write_sql(
         folder / "emnist_all.sqlite",
         {

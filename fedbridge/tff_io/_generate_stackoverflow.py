@@ -72,7 +72,8 @@ def generate_stackoverflow(
         The path of the SQLite file; all three are written aside and renamed.
 
     Raises:
-        ClientDataError: No clients asked for, or fewer sentences than clients.
+        ClientDataError: No clients asked for, fewer sentences than clients, or a folder that
+            cannot be written.
     """
     if num_clients < 1:
         raise ClientDataError(f"{num_clients} clients cannot be generated; ask for at least one.")
@@ -84,7 +85,6 @@ def generate_stackoverflow(
             "each."
         )
     folder = Path(out).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
     words, tags = _law(_WORDS, 1.2), _law(_TAGS, 1.0)
     word_counts, tag_counts = np.zeros(_WORDS, np.int64), np.zeros(_TAGS, np.int64)
     parts = _parts(num_clients, sentences, seed)

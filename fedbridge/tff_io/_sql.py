@@ -34,6 +34,7 @@ from fedbridge.jax_core._columns import (
 from fedbridge.tff_io._cache import cache_folder, fingerprint, load_copy, save_copy
 from fedbridge.tff_io._element_spec import ElementSpec, FeatureSpec, infer_spec, read_spec
 from fedbridge.tff_io._example_proto import Values, parse_examples
+from fedbridge.tff_io._files import kept_in
 from fedbridge.tff_io._wire import INT64
 
 _BLOCK = 2048
@@ -154,7 +155,8 @@ def _sqlite_file(source: Path, folder: Path | None) -> Iterator[Path]:
     beside = folder if folder is not None and os.access(folder, os.W_OK) else None
     with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=beside) as temporary:
         file = Path(temporary) / "data.sqlite"
-        unpack(source, file)
+        with kept_in(file.parent.parent):
+            unpack(source, file)
         yield file
 
 

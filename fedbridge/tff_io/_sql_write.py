@@ -15,7 +15,7 @@ import numpy as np
 
 from fedbridge.jax_core import ClientDataError, FederatedArrays
 from fedbridge.tff_io._example_proto import serialize_example
-from fedbridge.tff_io._files import to_disk
+from fedbridge.tff_io._files import kept_in, to_disk
 
 
 def write_sql(
@@ -34,7 +34,7 @@ def write_sql(
 
     Raises:
         ClientDataError: Features of one client of various lengths, or of a type that a
-            tf.train.Example cannot hold.
+            tf.train.Example cannot hold; a folder that cannot be written, or a full disk.
 
     Example:
         >>> folder = getfixture("tmp_path")
@@ -57,12 +57,17 @@ def write_records(
 
     Returns:
         The path.
+
+    Raises:
+        ClientDataError: A folder that cannot be written, or a full disk.
     """
     target = Path(path).expanduser()
-    with tempfile.TemporaryDirectory(prefix=".aside-", dir=target.parent) as temporary:
+    with (
+        kept_in(target.parent),
+        tempfile.TemporaryDirectory(prefix=".aside-", dir=target.parent) as temporary,
+    ):
         aside = Path(temporary) / target.name
-        connection = sqlite3.connect(aside)
-        with contextlib.closing(connection), connection:
+        with contextlib.closing(sqlite3.connect(aside)) as connection, connection:
             _write(connection, clients)
         to_disk(aside)
         aside.replace(target)
