@@ -187,8 +187,8 @@ def _check_run(folder: Path, config: dict[str, Any], resume: bool) -> None:
             raise FedbridgeError(f"{file}: it is gone; start anew in another folder.")
         return  # killed before it began
     try:
-        before = json_.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+        before = dict(json_.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
         raise FedbridgeError(f"{file}: it is damaged; start anew in another folder.") from None
     for name in {**config, **before}:
         if name != "data" and config.get(name) != before.get(name):

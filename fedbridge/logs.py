@@ -56,7 +56,7 @@ def metrics_files(folder: str | os.PathLike[str], *, done: int = 0) -> OnRound:
     target = Path(folder)
     table, lines = target / _CSV, target / _JSONL
     kept = _first_lines(lines, done)
-    rows = [json.loads(line) for line in kept]
+    rows = _parsed(lines, kept)
     write_whole(lines, lambda aside: aside.write_text("".join(kept), encoding="utf-8"))
     columns = _write_table(table, rows)
 
@@ -80,11 +80,9 @@ def read_metrics(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """
     path = Path(folder) / _JSONL
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return _parsed(path, _lines(path))
     except OSError as error:
         raise StateError(f"{path}: {error.strerror}; name the folder of a run.") from None
-    except ValueError:
-        raise StateError(f"{path}: it is damaged; run the rounds again.") from None
 
 
 def save_curves(folder: str | os.PathLike[str]) -> list[Path]:
@@ -170,10 +168,22 @@ def _append(path: Path, line: str) -> None:
         ) from None
 
 
+def _lines(path: Path) -> list[str]:
+    """What is no text has no good line, which `_parsed` says."""
+    return path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+
+
+def _parsed(path: Path, lines: Sequence[str]) -> list[dict[str, Any]]:
+    try:
+        return [dict(json.loads(line)) for line in lines]
+    except (ValueError, TypeError):
+        raise StateError(f"{path}: it is damaged; run the rounds again.") from None
+
+
 def _first_lines(path: Path, count: int) -> list[str]:
     if not count:
         return []
-    found = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    found = _lines(path) if path.exists() else []
     if len(found) < count:
         raise StateError(
             f"{path}: it has {len(found)} rounds, and {count} are done; name the folder of the run "

@@ -53,9 +53,13 @@ def test_what_cannot_go_on_is_refused(tmp_path):
         metrics_files(tmp_path, done=3)
     with pytest.raises(fb.StateError, match=r"metrics\.jsonl.*name the folder of a run"):
         read_metrics(tmp_path / "elsewhere")
-    (tmp_path / "metrics.jsonl").write_text("{")
-    with pytest.raises(fb.StateError, match="damaged"):
-        read_metrics(tmp_path)
+    for damage in (b"{", b"3", b"\xff"):
+        (tmp_path / "metrics.jsonl").write_bytes(damage)
+        for read in (read_metrics, lambda folder: metrics_files(folder, done=1)):
+            with pytest.raises(
+                fb.StateError, match=r"metrics\.jsonl: it is damaged; run the rounds"
+            ):
+                read(tmp_path)
     with pytest.raises(fb.StateError, match="cannot be written there"):
         metrics_files(tmp_path / "metrics.csv" / "below")
 

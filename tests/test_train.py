@@ -99,8 +99,9 @@ def test_a_run_that_was_killed_and_resumed_leaves_the_same_bytes(data, tmp_path,
     other = train(data, tmp_path / "killed", *every, "--resume", "--seed", 2)
     assert other.exit_code == 2
     assert "the run there has seed 1, not 2; resume it with the same" in other.stderr
-    (tmp_path / "killed" / "config.json").write_text("{")
-    assert "config.json: it is damaged" in train(data, tmp_path / "killed", "--resume").stderr
+    for damage in ("{", "[1]"):
+        (tmp_path / "killed" / "config.json").write_text(damage)
+        assert "config.json: it is damaged" in train(data, tmp_path / "killed", "--resume").stderr
 
 
 @pytest.mark.parametrize(
