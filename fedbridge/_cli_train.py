@@ -109,11 +109,11 @@ def train(
         "seed": seed,
     }
     _check_run(folder, config, resume)
-    replace_text(folder / _CONFIG, json_text(config))
     process = experiment.process(made.model)
     done = loop.saved_round(process, folder / _CHECKPOINT)
     test = experiment.evaluation_data(made, seed)
     evaluate = loop.central_eval(made.model, test)
+    replace_text(folder / _CONFIG, json_text(config))  # nothing is left of a run that cannot begin
     say(console, f"data: {source}")
     say(console, f"  training: {splits.train_data!r}")
     say(console, f"  evaluation: {test!r}")
