@@ -134,11 +134,12 @@ def train(
     }
     if is_first:
         _check_run(folder, config, resume)
-        replace_text(folder / _CONFIG, json_text(config))
     process = experiment.process(made.model, execution)
     done = loop.saved_round(process, folder / _CHECKPOINT)
     test = experiment.evaluation_data(made, seed)
     evaluate = loop.central_eval(made.model, test)
+    if is_first:  # nothing is left of a run that cannot begin
+        replace_text(folder / _CONFIG, json_text(config))
     say(console, f"data: {source}")
     say(console, f"  training: {splits.train_data!r}")
     say(console, f"  evaluation: {test!r}")

@@ -118,6 +118,13 @@ def test_what_is_wrong_is_said(tmp_path):
         other.create_dataset("examples/a/y", shape=(10**12,), dtype="f4")
     with pytest.raises(ClientDataError, match="feature 'y': it promises 4000000000000 bytes"):
         from_hdf5(file)
+    with h5py.File(file, "w") as other:  # a size that is more than was written
+        grown = other.create_dataset(
+            "examples/a/y", data=np.arange(12), chunks=(4,), maxshape=(None,)
+        )
+        grown.resize((20_000,))
+    with pytest.raises(ClientDataError, match="feature 'y': it promises 5000 chunks, and 3 are th"):
+        from_hdf5(file)
 
 
 def test_without_h5py_the_cure_is_said(path, monkeypatch):

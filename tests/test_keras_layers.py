@@ -333,6 +333,14 @@ def test_batch_normalization_warns():
     assert [len(side) for side in converted_model.initial_weights] == [2, 2]
 
 
+def test_constraints_warn():
+    with jax.numpy_rank_promotion("allow"):
+        dense = layers.Dense(1, kernel_constraint="non_neg")
+        model = keras.Sequential([layers.Input((3,)), dense])
+    with pytest.warns(UserWarning, match="constraints of weights, which do nothing in federated"):
+        from_keras(model, keras.losses.MeanSquaredError())
+
+
 def converted(*specs, weights=()):
     """A converted Sequential model of layers' configs."""
     specs = [{"class_name": name, "config": {"name": name, **config}} for name, config in specs]

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from fedbridge import experiment, logs
 from fedbridge.cli import app
+from fedbridge.jax_core import ClientDataError
 from fedbridge.tasks import published
 from fedbridge.tff_io import write_sql
 
@@ -122,4 +123,14 @@ def test_a_folder_without_the_data_is_named(tmp_path):
     result = train(tmp_path, tmp_path / "out")
     assert result.exit_code == 2
     assert f"{tmp_path}: it holds neither emnist_all.sqlite nor" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_cannot_begin_leaves_no_folder(data, tmp_path, monkeypatch):
+    def refused(model, test):
+        raise ClientDataError("the test data hold the label 77; take it out.")
+
+    monkeypatch.setattr(experiment, "central_eval", refused)
+    result = train(data, tmp_path / "out")
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
     assert not (tmp_path / "out").exists()

@@ -12,6 +12,7 @@ or ("error", sentence).
 """
 
 import contextlib
+import math
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -129,6 +130,14 @@ def _rows(h5py: Any, dataset: Any, where: str, file_size: int) -> np.ndarray:
             f"{where}: it promises {dataset.nbytes} bytes in a file of {file_size}; the file is "
             "damaged, fetch it again."
         )
+    if dataset.chunks:
+        sides = zip(dataset.shape, dataset.chunks, strict=True)
+        promised, there = math.prod(-(-n // c) for n, c in sides), dataset.id.get_num_chunks()
+        if there < promised:  # HDF5 would fill in zeros, at any length
+            raise RefusedError(
+                f"{where}: it promises {promised} chunks, and {there} are there; the file is "
+                "damaged or was not written to its end, fetch it again."
+            )
     values = dataset[()]
     if values.dtype.kind not in "biufSO":
         raise RefusedError(

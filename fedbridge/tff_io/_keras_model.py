@@ -5,6 +5,7 @@ objective is the loss plus the layers' regularization, the reported loss is with
 """
 
 import json
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -55,7 +56,8 @@ def from_keras(
             what is supported.
 
     Warns:
-        UserWarning: The model has batch normalization, as `from_keras_model` warns.
+        UserWarning: The model has batch normalization, as `from_keras_model` warns; or constraints
+            of weights, which TFF's optimizers do not know, so that they do nothing, here as there.
     """
     try:
         written = json.loads(keras_model.to_json())
@@ -72,6 +74,12 @@ def from_keras(
         warnings.warn(
             "the model has BatchNormalization, whose moving statistics are never updated in"
             " federated training, as in TFF; GroupNormalization has none",
+            stacklevel=2,
+        )
+    if re.search(r'_constraint": [^n]', json.dumps(written)):  # other than null
+        warnings.warn(
+            "the model has constraints of weights, which do nothing in federated training, in TFF"
+            " as here; leave them out, or project the weights with set_model_weights",
             stacklevel=2,
         )
     losses = loss if isinstance(loss, list | tuple) else [loss]
