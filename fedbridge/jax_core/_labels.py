@@ -6,6 +6,7 @@ left out without a word; TensorFlow raises an error on a CPU and says nothing on
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -36,10 +37,21 @@ def check_labels(cohort: Cohort, feature: str, num_classes: Callable[[Batch], in
     if lowest < 0 or highest >= classes:
         wrong = lowest if lowest < 0 else highest
         raise ClientDataError(
-            f"feature {feature!r} of the cohort: it holds the label {wrong}, and the model tells "
-            f"the classes 0 to {classes - 1} apart; give the model more outputs, or map the "
-            "labels with `data.map_batches`."
+            f"feature {feature!r} of {_whose(cohort, feature, wrong)}: it holds the label {wrong}, "
+            f"and the model tells the classes 0 to {classes - 1} apart; give the model more "
+            "outputs, or map the labels with `data.map_batches`."
         )
+
+
+def _whose(cohort: Cohort, feature: str, label: int) -> str:
+    """The first client of a cohort that has this label; the ids are not known here any more."""
+    own = cohort if cohort.residence is None else own_rows(cohort)
+    for stream in own.streams.values():
+        for client, (start, stop) in enumerate(itertools.pairwise(stream.step_offsets.tolist())):
+            batch: Any = own.batch(jnp.asarray(np.unique(stream.rows[start:stop])))
+            if stop > start and (np.asarray(batch[feature]) == label).any():
+                return f"client {client} of the cohort, counted from 0"
+    return "the cohort's data"
 
 
 def _range(
