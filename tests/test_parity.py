@@ -112,6 +112,8 @@ def test_json_is_the_promised_one(matrix):
     keys = {"algorithm", "optimizer", "side", "aggregator", "model", "case", "probe_error"}
     keys |= {"round_error", "noise_floor", "counters_equal", "passed"}
     assert all(keys <= set(cell) for cell in found["cells"])
+    alone = [c["server_step_error"] for c in found["cells"] if c["server_step_error"] is not None]
+    assert alone and max(alone) <= 1e-6
     json.dumps(found, allow_nan=False)
 
 

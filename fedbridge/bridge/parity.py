@@ -60,6 +60,8 @@ class Cell(NamedTuple):
     """One sentence about what does not agree, or None."""
     p_value: float | None = None
     """Where a part is random: of the test that both sides draw from one distribution."""
+    server_step_error: float | None = None
+    """Of an adaptive server optimizer alone, on the update that TFF's own was given."""
 
 
 class Parity(NamedTuple):
@@ -188,7 +190,8 @@ def _judged(
     failures = [start, *(one.failure or (None if one.passed else reason) for one in calls)]
     counters = [judge.counter_failure(one.metrics, one.metrics_reference) for one in calls]
     rounds = [one for one in calls if isinstance(one, RoundResult)]
-    largest = lambda name: max((getattr(one, name) for one in rounds), default=None)
+    every = lambda name: (getattr(one, name) for one in rounds)
+    largest = lambda name: max((one for one in every(name) if one is not None), default=None)
     errors = [judge.relative_error(one.metrics, one.metrics_reference) for one in calls]
     return {
         "probe_error": largest("probe_error"),
@@ -197,6 +200,7 @@ def _judged(
         "counters_equal": not any(counters),
         "passed": not any(failures),
         "failure": next(filter(None, failures), None),
+        "server_step_error": largest("server_step_error"),
     }
 
 
