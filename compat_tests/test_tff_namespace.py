@@ -194,7 +194,14 @@ def composed(t, tf):
     )
     loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model_fn = lambda: t.learning.models.from_keras_model(keras_model(), loss, spec)
-    functional = t.learning.models.functional_model_from_keras(keras_model, loss, spec)
+    functional = t.learning.models.functional_model_from_keras(
+        keras_model,
+        loss,
+        spec,
+        metrics_constructor=collections.OrderedDict(
+            hits=tf.keras.metrics.SparseCategoricalAccuracy
+        ),
+    )
     templates, weighting = t.learning.templates, t.learning.ClientWeighting.NUM_EXAMPLES
     sgd = t.learning.optimizers.build_sgdm
     clipped = t.aggregators.clipping_factory(0.1, t.aggregators.MeanFactory())
@@ -231,6 +238,35 @@ def composed(t, tf):
             seen.append(metrics)
         yield process.get_model_weights(state), process.get_hparams(state), seen
 
+    def rate(k):
+        k = k.astype(np.float32) if hasattr(k, "astype") else tf.cast(k, tf.float32)
+        return 0.1 / (1.0 + k)
+
+    @t.tensorflow.computation
+    def largest(result):
+        return collections.OrderedDict(largest=tf.reduce_max(result[0]), bias=result[1])
+
+    # The schedule of the clients' optimizer decides alone; the one of the rounds is reported.
+    process = t.learning.algorithms.build_weighted_fed_avg_with_optimizer_schedule(
+        model_fn,
+        lambda k: 2.0 * rate(k),
+        lambda given: t.learning.optimizers.schedule_learning_rate(sgd(given, 0.9), rate),
+        model_aggregator=t.aggregators.add_measurements(
+            t.aggregators.MeanFactory(),
+            server_measurement_fn=lambda result: t.federated_map(largest, result),
+        ),
+    )
+    with tf.Graph().as_default():
+        model = model_fn()
+        values = model.report_local_unfinalized_metrics()
+        factory = t.learning.metrics.SumThenFinalizeFactory(model.metric_finalizers())
+        kinds = tf.nest.map_structure(lambda v: t.TensorType(v.dtype.as_numpy_dtype), values)
+    sums = factory.create(t.StructWithPythonType(kinds, collections.OrderedDict))
+    evaluation = t.learning.algorithms.build_fed_eval(model_fn, metrics_aggregation_process=sums)
+    for made in (process, evaluation):
+        state, metrics = made.next(made.initialize(), data)
+        yield made.get_model_weights(state), metrics
+
 
 def test_composed_processes_compute_tffs_rounds(tff):
     import tensorflow as tf
@@ -241,6 +277,23 @@ def test_composed_processes_compute_tffs_rounds(tff):
         for expected, found in pairs:
             # Two steps of a softmax regression: the last digits of float32.
             np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_an_optimizer_of_ones_own_in_tensorflow(tff):
+    import tensorflow as tf
+
+    weights, other = [tf.zeros([3, 2])], [tf.zeros([2])]
+    slices = tf.IndexedSlices(tf.ones([1, 2]), tf.constant([1]), tf.constant([3, 2]))
+    for t in (tff, ours):
+        optimizers = t.learning.optimizers
+        assert isinstance(optimizers.build_sgdm(0.1), optimizers.Optimizer)
+        optimizers.check_weights_gradients_match(weights, [None])
+        dense = optimizers.handle_indexed_slices_gradients([slices])
+        optimizers.check_weights_gradients_match(weights, dense)
+        assert dense[0].numpy().tolist() == [[0, 0], [1, 1], [0, 0]]
+        for gradients in (other, [weights], [*weights, *weights]):
+            with pytest.raises(ValueError, match="same structure"):
+                optimizers.check_weights_gradients_match(weights, gradients)
 
 
 def test_released_saved_models_go_both_ways(tff, tmp_path):

@@ -475,6 +475,8 @@ NONE = {
     "sgdm(1e39)": r"learning_rate is 1e\+39; it must be .*, and finite as a float32",
     "fed_avg().set_hparams(fed_avg().initialize(), {'client_work': 0.1})":
         r"hparams\['client_work'\] is 0.1; it must be a mapping of names to values",
+    "fb.algorithms.fed_avg(model, optax.MultiSteps(optax.sgd(0.1), 2))":
+        r"client_optimizer is .*MultiSteps.*: give its \.gradient_transformation\(\)",
     "fb.algorithms.personalize(0.1)": "optimizer is 0.1; it must be an optimizer",
     "fb.algorithms.personalize(sgdm(0.1), evaluate=3)":
         r"evaluate is 3; it must be a function of \(model, weights, client\)",

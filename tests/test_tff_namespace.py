@@ -1,5 +1,6 @@
 """`fedbridge.tff` where there is no TensorFlow: names, processes over lists of batches, `run`."""
 
+import functools
 import operator
 import subprocess
 import sys
@@ -43,8 +44,14 @@ def model_fn():
         keras_model(),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         input_spec=None,
-        metrics=[keras.metrics.SparseCategoricalAccuracy()],
+        metrics=[keras.metrics.SparseCategoricalAccuracy],
     )
+
+
+def model_fn_with_finalizers():
+    model = model_fn()
+    model.metric_finalizers = lambda: {"loss": abs}
+    return model
 
 
 def process():
@@ -193,6 +200,13 @@ def test_execution_contexts_are_taken_and_dropped():
         ("simulation.datasets.flair.load_data", "yet .an archive of JPEG files: decode them"),
         ("simulation.datasets.gldv2.load_data", "yet .an archive of JPEG files: decode them"),
         ("backends.xla", "tff.backends.xla"),
+        ("learning.metrics.SecureSumFactory", "write SumThenFinalizeFactory"),
+        (
+            "aggregators.SecureSumFactory",
+            "nothing is encrypted.*; write tff.aggregators.SumFactory",
+        ),
+        ("aggregators.DifferentiallyPrivateFactory.tree_aggregation", "DP-FTRL.*gaussian_fixed"),
+        ("aggregators.EncodedSumFactory.quantize", "no TFF has tff.aggregators.EncodedSumFactory"),
     ],
 )
 def test_a_name_that_is_not_there(name, words):
@@ -258,6 +272,39 @@ def test_a_name_that_is_not_there(name, words):
                 tff.learning.optimizers.build_sgdm(1.0), None, lambda state, update: False
             ),
             "what is not finite is rejected",
+        ),
+        *(
+            (lambda make=make: make(None), f"does not run on JAX; write .*{words}")
+            for make, words in (
+                (tff.aggregators.DifferentiallyPrivateFactory, "gaussian_fixed"),
+                (tff.aggregators.PrivateQuantileEstimationProcess, "no_noise"),
+                (tff.aggregators.EncodedSumFactory, "quantize_above_threshold"),
+            )
+        ),
+        (
+            lambda: tff.aggregators.add_measurements(
+                tff.aggregators.SumFactory(), client_measurement_fn=tff.federated_sum
+            ),
+            "a fedbridge.aggregators.ClientMeasurement",
+        ),
+        (
+            lambda: tff.learning.algorithms.build_fed_eval(
+                model_fn_with_finalizers,
+                metrics_aggregation_process=tff.learning.metrics.FinalizeThenSampleFactory(
+                    2
+                ).create({"loss": max}, None),
+            ),
+            "it must be the model's own, metric_finalizers()",
+        ),
+        (
+            lambda: tff.learning.metrics.SumThenFinalizeFactory({}, {"loss": 0.0}),
+            "left out: metrics start at zero",
+        ),
+        (
+            lambda: tff.learning.algorithms.build_weighted_fed_avg(
+                model_fn, type("Own", (), {"initialize": 0, "next": 0})()
+            ),
+            "an optax.GradientTransformation: one in TensorFlow does not move",
         ),
         (lambda: tff.jax.computation, "tff.jax.computation is not in fedbridge.tff yet"),
         (
@@ -446,22 +493,35 @@ def test_reconstruction_under_both_names():
 
 
 def test_functional_models_of_keras_leave_penalties_out():
-    def keras_functional(penalty):
+    def keras_functional(penalty, metrics):
         dense = keras.layers.Dense(3, kernel_initializer="ones", kernel_regularizer=penalty)
         return tff.learning.models.functional_model_from_keras(
             lambda: keras.Sequential([keras.layers.Input((4,)), dense]),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             input_spec=None,
-            metrics_constructor=lambda: {"hits": keras.metrics.SparseCategoricalAccuracy()},
+            metrics_constructor=metrics,
         )
 
-    found = []
-    for penalty in (None, keras.regularizers.L2(0.5)):
+    accuracy, found = keras.metrics.SparseCategoricalAccuracy, []
+    measured = tff.aggregators.add_measurements(
+        tff.aggregators.MeanFactory(), server_measurement_fn=lambda result: {"bias": result[1]}
+    )
+    sampled = functools.partial(tff.learning.metrics.finalize_then_sample, sample_size=2)
+    for penalty, metrics in (
+        (None, lambda: {"hits": accuracy()}),
+        (keras.regularizers.L2(0.5), {"hits": accuracy}),  # a class is a function that makes them
+    ):
         mine = tff.learning.algorithms.build_weighted_fed_avg(
-            keras_functional(penalty), tff.learning.optimizers.build_sgdm(0.1)
+            keras_functional(penalty, metrics),
+            tff.learning.optimizers.build_sgdm(0.1),
+            model_aggregator=measured,
+            metrics_aggregator=sampled,
         )
         state, metrics = mine.next(mine.initialize(), CLIENTS)
         found.append(state.model.trainable[0])
+        # The biases start at zero; and two of the three clients are in the sample.
+        np.testing.assert_array_equal(-state.model.trainable[1], metrics["aggregator"]["bias"])
+        assert metrics["client_work"]["train"]["hits"].shape == (2,)
         assert list(metrics["client_work"]["train"]) == ["hits"]
         assert not mine.get_hparams(state)["client_work"]
     np.testing.assert_array_equal(*found)

@@ -2,8 +2,8 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -66,7 +66,12 @@ def optimizer(given: Any, name: str) -> optax.GradientTransformation:
         formula, arguments = keras_optimizers.formula(made)
         return parts.optimizer({"name": formula, "arguments": arguments})
     is_one = isinstance(made, optax.GradientTransformation)
-    fc.check_argument(is_one, name, made, "an optimizer: one of tff.learning.optimizers, or Keras'")
+    allowed = "an optimizer: one of tff.learning.optimizers, or Keras'"
+    if hasattr(made, "initialize") and hasattr(made, "next"):
+        allowed = "an optax.GradientTransformation: one in TensorFlow does not move to JAX"
+    if hasattr(made, "gradient_transformation"):  # optax.MultiSteps
+        allowed = "a GradientTransformation: give its .gradient_transformation()"
+    fc.check_argument(is_one, name, made, allowed)
     return made
 
 
@@ -98,6 +103,52 @@ def optimizer_of_rate(given: Any, name: str) -> Callable[[Any], optax.GradientTr
     return parts.optimizer_of_rate(
         {"name": formula, "arguments": {k: v for k, v in arguments.items() if k != "learning_rate"}}
     )
+
+
+def metrics_aggregator(given: Any) -> Any:
+    """How the clients' metrics become a round's: as TFF takes it, or an aggregator of the core.
+
+    TFF takes `finalize_then_sample` itself, or `functools.partial(finalize_then_sample, ...)`.
+    """
+    called = getattr(given, "func", given) is fc.finalize_then_sample
+    return given() if called else given or fc.sum_then_finalize
+
+
+def evaluation_aggregator(given: Any, model_fn: Any) -> fc.EvaluationAggregator:
+    """How an evaluation adds up the clients' metrics: what one of the factories created.
+
+    Raises:
+        ArgumentError: Something else, or one whose finalizers are not the model's.
+    """
+    if given is None:
+        return fc.sum_over_rounds
+    fits = isinstance(given, EvaluationProcess)
+    allowed = "what a factory of tff.learning.metrics creates, e.g. SumThenFinalizeFactory"
+    fc.check_argument(fits, "metrics_aggregation_process", given, allowed)
+    made = made_by(model_fn)
+    own = getattr(made, "metric_finalizers", lambda: getattr(made, "finalize_metrics", None))()
+    fc.check_argument(
+        own is not None and _shape_of(given.finalizers) == _shape_of(own),
+        "metric_finalizers",
+        given.finalizers,
+        "the model's own, metric_finalizers() or finalize_metrics",
+    )
+    return given.aggregator
+
+
+class EvaluationProcess(NamedTuple):
+    """What a factory of metrics creates: the core's aggregator, and the script's finalizers."""
+
+    aggregator: fc.EvaluationAggregator
+    finalizers: Any
+
+
+def _shape_of(finalizers: Any) -> Any:
+    """The names of finalizers and the code that each runs, which two models of one kind share."""
+    if isinstance(finalizers, Mapping):
+        return [(name, _shape_of(one)) for name, one in finalizers.items()]
+    function = getattr(finalizers, "python_function", finalizers)
+    return getattr(function, "__code__", function)
 
 
 def schedule(given: Any, name: str) -> Callable[[Any], Any]:

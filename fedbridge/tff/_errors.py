@@ -3,7 +3,8 @@
 import operator
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from fedbridge.bridge import eras
@@ -23,11 +24,14 @@ def note(text: str) -> None:
     warnings.warn(text, Note, stacklevel=3)
 
 
-def missing(package: str) -> Callable[[str], Any]:
+def missing(
+    package: str, instead: Mapping[str, str] = MappingProxyType({})
+) -> Callable[[str], Any]:
     """The `__getattr__` of a package of the namespace: says why there is no such name.
 
     Args:
         package: `"tff.learning"`, say.
+        instead: What to write in place of names of it, or why they are not there.
 
     Example:
         >>> missing("tff.learning")("build_fedavg")
@@ -42,6 +46,8 @@ name is tff.learning.algorithms.build_weighted_fed_avg.
         symbol = f"{package}.{name}"
         if symbol not in eras.table() and eras.is_package(symbol):
             return empty_package(symbol)
+        if name in instead:
+            raise MissingNameError(f"{symbol} is not in fedbridge.tff: {instead[name]}.")
         refuse(symbol)
 
     return __getattr__

@@ -7,6 +7,7 @@ from typing import Any
 
 from fedbridge import jax_core as fc
 from fedbridge.tff._errors import missing
+from fedbridge.tff._measurements import on_server
 
 _nan = fc.aggregators.nan_as_tff
 
@@ -77,8 +78,93 @@ def zeroing_factory(
 as_weighted_aggregator = factory(fc.aggregators.as_weighted_aggregator)
 
 
-class PrivateQuantileEstimationProcess:
+@factory
+def add_measurements(
+    inner_agg_factory: Any,
+    *,
+    client_measurement_fn: Any = None,
+    server_measurement_fn: Any = None,
+) -> fc.Aggregator:
+    """Adds measurements to those of an aggregator (aggregators/measurements.py).
+
+    Args:
+        inner_agg_factory: What aggregates.
+        client_measurement_fn: A `ClientMeasurement`: what a client tells, which is summed, and what becomes of the sum: no
+            client's values are kept for a function of all of them.
+        server_measurement_fn: As in TFF, of the result at the server, in Federated Core; it runs
+            outside of the compiled program.
+
+    Raises:
+        ArgumentError: No function, or one of the clients' values in Federated Core.
+    """
+    fits = client_measurement_fn is None or isinstance(
+        client_measurement_fn, fc.aggregators.ClientMeasurement
+    )
+    allowed = (
+        "a fedbridge.aggregators.ClientMeasurement, what a client tells and what becomes of the "
+        "sum, since no client's values are kept"
+    )
+    fc.check_argument(fits, "client_measurement_fn", client_measurement_fn, allowed)
+    server = server_measurement_fn
+    if server is not None:
+        fc.check_function("server_measurement_fn", server, "(result)")
+        server = on_server(server)
+    return fc.aggregators.add_measurements(
+        inner_agg_factory, client_measurement_fn=client_measurement_fn, server_measurement_fn=server
+    )
+
+
+_QUERY = "a query of tensorflow_privacy does not run on JAX; write "
+_missing = missing(
+    "tff.aggregators",
+    {
+        **dict.fromkeys(
+            ("UnweightedAggregationFactory", "WeightedAggregationFactory"),
+            "aggregators of your own are fedbridge.aggregators.Aggregator, a client's half and a "
+            "server's around a sum",
+        ),
+        **dict.fromkeys(
+            ("SecureSumFactory", "SecureModularSumFactory", "secure_quantized_sum"),
+            "nothing is encrypted in one process, and quantizing for it would change the sums; "
+            "write tff.aggregators.SumFactory",
+        ),
+        **dict.fromkeys(
+            ("DiscreteFourierTransformFactory", "HadamardTransformFactory"),
+            "rotations serve secure sums of quantized values, which are not there; write "
+            "tff.aggregators.EncodedSumFactory.quantize_above_threshold",
+        ),
+        **dict.fromkeys(
+            ("UnweightedReservoirSamplingFactory", "federated_sample"),
+            "no client's values are kept; samples of the clients' metrics are "
+            "tff.learning.metrics.finalize_then_sample",
+        ),
+        "concat_factory": "leaves stay apart, and norms and noise are those of all together; write "
+        "its inner factory alone",
+        "DifferentiallyPrivateFactory.tree_aggregation": "noise that is correlated over rounds "
+        "(DP-FTRL) is not computed; write DifferentiallyPrivateFactory.gaussian_fixed",
+        "DifferentiallyPrivateFactory.tree_adaptive": "noise that is correlated over rounds "
+        "(DP-FTRL) is not computed; write DifferentiallyPrivateFactory.gaussian_adaptive",
+    },
+)
+
+
+class _Named(type):
+    """Classes that only give names to functions."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return _missing(f"{cls.__name__}.{name}")
+
+
+class PrivateQuantileEstimationProcess(metaclass=_Named):
     """Estimates a quantile of the clients' norms."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        raise fc.ScriptError(
+            f"tff.aggregators.PrivateQuantileEstimationProcess(...): {_QUERY}"
+            "PrivateQuantileEstimationProcess.no_noise."
+        )
 
     @staticmethod
     def no_noise(
@@ -96,17 +182,29 @@ class PrivateQuantileEstimationProcess:
         )  # fmt: skip
 
 
-class DifferentiallyPrivateFactory:
+class DifferentiallyPrivateFactory(metaclass=_Named):
     """The Gaussian mechanisms."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        raise fc.ScriptError(
+            f"tff.aggregators.DifferentiallyPrivateFactory(...): {_QUERY}gaussian_fixed or "
+            "gaussian_adaptive, or fedbridge.aggregators.differentially_private with a query of it."
+        )
 
     gaussian_fixed = staticmethod(factory(fc.aggregators.gaussian_fixed))
     gaussian_adaptive = staticmethod(factory(fc.aggregators.gaussian_adaptive))
 
 
-class EncodedSumFactory:
+class EncodedSumFactory(metaclass=_Named):
     """Sums of quantized values."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        raise fc.ScriptError(
+            "tff.aggregators.EncodedSumFactory(...): an encoder of tensorflow_model_optimization "
+            "does not run on JAX; write EncodedSumFactory.quantize_above_threshold."
+        )
 
     quantize_above_threshold = staticmethod(factory(fc.aggregators.quantize_above_threshold))
 
 
-__getattr__ = missing("tff.aggregators")
+__getattr__ = _missing

@@ -94,7 +94,10 @@ def check_optimizer(optimizer: Any, name: str) -> None:
         ArgumentError: It is none.
     """
     is_one = isinstance(optimizer, optax.GradientTransformation)
-    check_argument(is_one, name, optimizer, "an optimizer: one of fedbridge.optimizers or optax's")
+    allowed = "an optimizer: one of fedbridge.optimizers or optax's"
+    if isinstance(optimizer, optax.MultiSteps):
+        allowed = "a GradientTransformation: give its .gradient_transformation()"
+    check_argument(is_one, name, optimizer, allowed)
 
 
 def check_schedule(schedule_fn: Callable[[Int[Array, ""]], Scalar], name: str) -> None:
@@ -120,7 +123,8 @@ def check_schedule(schedule_fn: Callable[[Int[Array, ""]], Scalar], name: str) -
     except TypeError:
         value = schedule_fn(jnp.zeros((), jnp.int32))
         check_argument(False, f"{name}(0)", value, "a number of at least 0")
-    check_rate(schedule_fn, name, jnp.zeros((), jnp.int32))
+    with jax.ensure_compile_time_eval():  # also within the program of a schedule over rounds
+        check_rate(schedule_fn, name, jnp.zeros((), jnp.int32))
 
 
 def check_rate(

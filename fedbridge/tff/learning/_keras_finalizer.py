@@ -8,7 +8,7 @@ def create_keras_metric_finalizer(metric: Any) -> Callable[[Any], Any]:
     """From the values of a Keras metric's variables to the metric's value.
 
     Args:
-        metric: A Keras metric, or a function without arguments that makes one.
+        metric: A Keras metric, or a class or function that makes one without arguments.
     """
     own = fresh(metric)
 
@@ -23,7 +23,10 @@ def create_keras_metric_finalizer(metric: Any) -> Callable[[Any], Any]:
 
 
 def fresh(metric: Any) -> Any:
-    """A new Keras metric like this one, or the one that the function makes."""
-    if hasattr(metric, "update_state"):
-        return type(metric).from_config(metric.get_config())
-    return metric()
+    """A new Keras metric like this one, or the one that the function or the class makes."""
+    return type(metric).from_config(metric.get_config()) if is_made(metric) else metric()
+
+
+def is_made(metric: Any) -> bool:
+    """Whether this is a Keras metric, and not the class or a function that makes one."""
+    return hasattr(metric, "update_state") and not isinstance(metric, type)

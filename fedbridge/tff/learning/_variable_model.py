@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from fedbridge import jax_core as fc
 from fedbridge.tff._errors import note
-from fedbridge.tff.learning._keras_finalizer import create_keras_metric_finalizer
+from fedbridge.tff.learning._keras_finalizer import create_keras_metric_finalizer, is_made
 from fedbridge.tff.learning._keras_metrics import counters, mean_loss
 from fedbridge.tff_io import Body, Computed, from_keras, from_tensorflow
 
@@ -98,7 +98,7 @@ class KerasModel(VariableModel):
         self._keras_model, self._loss, self._loss_weights = keras_model, loss, loss_weights
         self.input_spec = input_spec
         # As in TFF, functions make their metrics now.
-        self._given = [m if hasattr(m, "update_state") else m() for m in metrics]
+        self._given = [m if is_made(m) else m() for m in metrics]
         self._makers = list(metrics)
         self._metrics: list[Any] | None = None
         self._finalizers: OrderedDict[str, Callable[[Any], Any]] | None = None

@@ -23,7 +23,6 @@ from fedbridge.tff.learning._weighting import ClientWeighting, client_weight
 
 _sgd = functools.partial(fc.optimizers.sgdm, 1.0)
 _slow = functools.partial(fc.optimizers.sgdm, 0.1)
-_sum = fc.sum_then_finalize
 
 
 @typed
@@ -83,7 +82,7 @@ def fed_avg(
         arguments.optimizer_or(server_optimizer_fn, "server_optimizer_fn", _sgd),
         aggregator=model_aggregator,
         client_weight=client_weight(client_weighting),
-        metrics_aggregator=metrics_aggregator or _sum,
+        metrics_aggregator=arguments.metrics_aggregator(metrics_aggregator),
     )
 
 
@@ -107,7 +106,7 @@ def build_weighted_fed_avg_with_optimizer_schedule(
             arguments.optimizer_of_rate(client_optimizer_fn, "client_optimizer_fn"),
             arguments.optimizer_or(server_optimizer_fn, "server_optimizer_fn", _sgd),
             aggregator=model_aggregator or fc.weighted_mean(),
-            metrics_aggregator=metrics_aggregator or _sum,
+            metrics_aggregator=arguments.metrics_aggregator(metrics_aggregator),
         )
     )
 
@@ -137,7 +136,7 @@ def build_weighted_fed_prox(
             client_weight=client_weight(client_weighting),
             non_finite=fc.keep_non_finite,
             aggregator=model_aggregator or fc.weighted_mean(),
-            metrics_aggregator=metrics_aggregator or _sum,
+            metrics_aggregator=arguments.metrics_aggregator(metrics_aggregator),
         )
     )
 
@@ -191,7 +190,7 @@ def fed_sgd(
         arguments.optimizer_or(server_optimizer_fn, "server_optimizer_fn", _slow),
         non_finite=fc.keep_non_finite,
         aggregator=model_aggregator or fc.weighted_mean(),
-        metrics_aggregator=metrics_aggregator or _sum,
+        metrics_aggregator=arguments.metrics_aggregator(metrics_aggregator),
     )
 
 
@@ -261,7 +260,7 @@ def _mime_lite(
         full_gradient_aggregator=full_gradient_aggregator or fc.weighted_mean(),
         non_finite=fc.keep_non_finite,
         aggregator=model_aggregator or fc.weighted_mean(),
-        metrics_aggregator=metrics_aggregator or _sum,
+        metrics_aggregator=arguments.metrics_aggregator(metrics_aggregator),
     )
 
 
@@ -288,13 +287,14 @@ def build_unweighted_mime_lite(
 def build_fed_eval(
     model_fn: Any,
     model_distributor: Any = None,
-    metrics_aggregation_process: None = None,
+    metrics_aggregation_process: Any = None,
     loop_implementation: Any = None,
 ) -> LearningProcess:
     """Federated evaluation: the weights in the state are evaluated, and stay."""
     arguments.no_distributor(model_distributor)
-    _only_sums(metrics_aggregation_process)
-    return LearningProcess(algorithms.fed_eval(arguments.model(model_fn)))
+    aggregator = arguments.evaluation_aggregator(metrics_aggregation_process, model_fn)
+    model = arguments.model(model_fn)
+    return LearningProcess(algorithms.fed_eval(model, metrics_aggregator=aggregator))
 
 
 def build_fed_recon(
@@ -346,7 +346,7 @@ def fed_recon(
         client_weight=client_weight(client_weighting),
         non_finite=fc.keep_non_finite,
         aggregator=model_aggregator or fc.weighted_mean(),
-        metrics_aggregator=metrics_aggregator or _sum,
+        metrics_aggregator=arguments.metrics_aggregator(metrics_aggregator),
     )
 
 
@@ -358,7 +358,7 @@ def build_fed_recon_eval(
     reconstruction_optimizer_fn: Any = None,
     dataset_split_fn: Any = None,
     model_distributor: Any = None,
-    metrics_aggregation_process: None = None,
+    metrics_aggregation_process: Any = None,
 ) -> LearningProcess:
     """Its evaluation: the local variables are reconstructed first."""
     arguments.no_distributor(model_distributor)

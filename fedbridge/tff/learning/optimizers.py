@@ -1,5 +1,12 @@
 """`tff.learning.optimizers`: TFF's formulas, as transformations of gradients."""
 
+import abc
+from collections import OrderedDict
+from typing import Any, Generic, TypeVar
+
+import optax
+
+from fedbridge.jax_core import ArgumentError
 from fedbridge.jax_core.optimizers import (
     Scalar,
     adafactor as build_adafactor,
@@ -14,9 +21,13 @@ from fedbridge.jax_core.optimizers import (
 from fedbridge.tff._errors import missing
 
 LEARNING_RATE_KEY = "learning_rate"
+State = TypeVar("State")
+Weights = TypeVar("Weights")
+Hparams = TypeVar("Hparams")
 
 __all__ = [
     "LEARNING_RATE_KEY",
+    "Optimizer",
     "build_adafactor",
     "build_adagrad",
     "build_adam",
@@ -24,6 +35,8 @@ __all__ = [
     "build_rmsprop",
     "build_sgdm",
     "build_yogi",
+    "check_weights_gradients_match",
+    "handle_indexed_slices_gradients",
     "schedule_learning_rate",
 ]
 
@@ -33,6 +46,64 @@ def build_sgdm(  # noqa: ANN201
 ):
     """SGD, with momentum if it is given and not zero."""
     return sgdm(learning_rate, momentum)
+
+
+class Optimizer(abc.ABC, Generic[State, Weights, Hparams]):
+    """The base of a script's own in TensorFlow, for Federated Core (optimizers/optimizer.py).
+
+    What the builders here make is one too; the algorithms take those, optax's and Keras'.
+    """
+
+    @abc.abstractmethod
+    def initialize(self, specs: Any) -> Any:
+        """The state, for weights of these specs."""
+
+    @abc.abstractmethod
+    def next(self, state: Any, weights: Any, gradients: Any) -> tuple[Any, Any]:
+        """The state and the weights after a step."""
+
+    def get_hparams(self, state: Any) -> Any:
+        """The hyperparameters in the state."""
+        return OrderedDict()
+
+    def set_hparams(self, state: Any, hparams: Any) -> Any:
+        """The state with other ones."""
+        return state
+
+
+Optimizer.register(optax.GradientTransformation)
+
+
+def check_weights_gradients_match(weights: Any, gradients: Any) -> None:
+    """Checks that weights and gradients in TensorFlow match; a gradient may be None.
+
+    Raises:
+        ArgumentError: They have other structures, shapes or dtypes.
+    """
+    import tensorflow as tf
+
+    def check(weight: Any, gradient: Any) -> None:
+        if gradient is None:
+            return
+        if not weight.shape.is_compatible_with(gradient.shape) or weight.dtype != gradient.dtype:
+            raise TypeError(f"{weight.dtype} {weight.shape}, and {gradient.dtype} {gradient.shape}")
+
+    try:
+        tf.nest.assert_same_structure(weights, gradients, check_types=True)
+        tf.nest.map_structure(check, weights, gradients)
+    except (TypeError, ValueError) as error:
+        raise ArgumentError(
+            "the weights and the gradients of an optimizer must have the same structure, shapes "
+            f"and dtypes: {error}"
+        ) from error
+
+
+def handle_indexed_slices_gradients(gradients: Any) -> Any:
+    """The gradients, `tf.IndexedSlices` among them as tensors."""
+    import tensorflow as tf
+
+    dense = lambda x: tf.convert_to_tensor(x) if isinstance(x, tf.IndexedSlices) else x
+    return tf.nest.map_structure(dense, gradients)
 
 
 __getattr__ = missing("tff.learning.optimizers")

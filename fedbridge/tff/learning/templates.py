@@ -70,7 +70,7 @@ def build_model_delta_client_work(
         model,
         arguments.client_optimizer(optimizer, model_fn),
         client_weight(client_weighting),
-        metrics_aggregator=metrics_aggregator or fc.sum_then_finalize,
+        metrics_aggregator=arguments.metrics_aggregator(metrics_aggregator),
     )
     return _LocalTraining(model, work)
 
