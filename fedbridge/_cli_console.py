@@ -30,13 +30,25 @@ def say(console: Console, line: str) -> None:
 
 
 @contextlib.contextmanager
-def bar(console: Console, description: str, total: int) -> Iterator[Callable[..., None]]:
-    """A progress bar; what it yields is called once for every piece of work done."""
+def bar(
+    console: Console, description: str, total: int, every: int = 0
+) -> Iterator[Callable[..., None]]:
+    """A progress bar; what it yields is called once for every piece of work done.
+
+    With `every`, output that is no terminal gets a line on stderr after so many pieces.
+    """
     from rich.progress import Progress
 
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(description, total=total)
-        yield lambda *_: progress.advance(task)
+
+        def advance(*_: Any) -> None:
+            progress.advance(task)
+            done = int(progress.tasks[0].completed)
+            if every and not console.is_terminal and (done % every == 0 or done == total):
+                typer.echo(f"{description}: {done} of {total}", err=True)
+
+        yield advance
 
 
 @contextlib.contextmanager

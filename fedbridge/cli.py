@@ -224,7 +224,7 @@ def parity(
 ) -> None:
     """Repeat recorded rounds of every TFF algorithm, optimizer and aggregator, and compare.
 
-    The recordings come with fedbridge: offline, on any platform, a few minutes.
+    The recordings come with fedbridge: offline, on any platform, about ten minutes on two cores.
     """
     from fedbridge.bridge import parity as matrix, parity_tables
     from fedbridge.bridge.files import check_target, replace_text
@@ -242,7 +242,7 @@ def parity(
         near = difflib.get_close_matches(wanted, {part for row in rows for part in row.split(".")})
         cure = f"near are {', '.join(near)}" if near else f"one is {rows[0]!r}"
         raise FedbridgeError(f"no row of the matrix has {only!r} in its name; {cure}.")
-    with bar(console, "replaying TFF's rounds", len(names)) as advance:
+    with bar(console, "rows replayed", len(names), every=20) as advance:
         result = matrix.parity(names, on_event=advance)
     parity_tables.show(console, result)
     if html is not None:

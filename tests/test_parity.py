@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 import shutil
+from pathlib import Path
 
 import jax
 import pytest
@@ -94,6 +95,14 @@ def test_what_tff_cannot_run_is_told_in_its_own_words():
     adafactor = {name for name, row in ROWS.items() if row["optimizer"] == "adafactor"}
     schedules = {"fedavg_schedule.client_rmsprop", "mimelite_schedule.client_scheduled"}
     assert set(reasons) == adafactor | schedules
+
+
+def test_what_is_no_cell_says_which_test_compares_it():
+    reasons = [entry["why"] for entry in parity.parity([]).excluded]
+    named = [re.findall(r"\w*tests/test_\w+\.py", why) for why in reasons]
+    assert all(tests or "TFF" in why for tests, why in zip(named, reasons, strict=True))
+    root = Path(__file__).parents[1]
+    assert all((root / test).is_file() for tests in named for test in tests)
 
 
 def test_the_traces_are_small_and_of_the_real_tff():
@@ -202,6 +211,7 @@ def test_command_line(tmp_path):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "6 of 6 cells agree with TFF 0.87.0" in result.output
+    assert result.stderr == "rows replayed: 1 of 1\n"
     assert json.loads(out.read_text())["passed"] == 6
     assert "k-means" in page.read_text(encoding="utf-8")
     result = CliRunner().invoke(app, ["parity", "--only", "no such row"])

@@ -89,8 +89,9 @@ def add_measurements(
 
     Args:
         inner_agg_factory: What aggregates.
-        client_measurement_fn: A `ClientMeasurement`: what a client tells, which is summed, and what becomes of the sum: no
-            client's values are kept for a function of all of them.
+        client_measurement_fn: A `fedbridge.aggregators.ClientMeasurement`: what a client tells,
+            which is summed, and what becomes of the sum. No client's values are kept for a
+            function of all of them.
         server_measurement_fn: As in TFF, of the result at the server, in Federated Core; it runs
             outside of the compiled program.
 
