@@ -23,7 +23,7 @@ def create_keras_metric_finalizer(metric: Any) -> Callable[[Any], Any]:
 
 
 def fresh(metric: Any) -> Any:
-    """A new Keras metric like this one, or the one that the function makes."""
-    if hasattr(metric, "update_state"):
-        return type(metric).from_config(metric.get_config())
-    return metric()
+    """A new Keras metric like this one, or the one that the function or class makes."""
+    if isinstance(metric, type) or not hasattr(metric, "update_state"):
+        return metric()
+    return type(metric).from_config(metric.get_config())
