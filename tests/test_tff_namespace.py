@@ -446,24 +446,31 @@ def test_reconstruction_under_both_names():
 
 
 def test_functional_models_of_keras_leave_penalties_out():
-    def keras_functional(penalty):
+    def keras_functional(penalty, metrics):
         dense = keras.layers.Dense(3, kernel_initializer="ones", kernel_regularizer=penalty)
         return tff.learning.models.functional_model_from_keras(
             lambda: keras.Sequential([keras.layers.Input((4,)), dense]),
             keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             input_spec=None,
-            metrics_constructor=lambda: {"hits": keras.metrics.SparseCategoricalAccuracy()},
+            metrics_constructor=metrics,
         )
 
     found = []
-    for penalty in (None, keras.regularizers.L2(0.5)):
+    accuracy = keras.metrics.SparseCategoricalAccuracy
+    for penalty, metrics in (
+        (None, {"hits": accuracy}),
+        (keras.regularizers.L2(0.5), lambda: {"hits": accuracy()}),
+    ):
         mine = tff.learning.algorithms.build_weighted_fed_avg(
-            keras_functional(penalty), tff.learning.optimizers.build_sgdm(0.1)
+            keras_functional(penalty, metrics), tff.learning.optimizers.build_sgdm(0.1)
         )
         state, metrics = mine.next(mine.initialize(), CLIENTS)
         found.append(state.model.trainable[0])
         assert list(metrics["client_work"]["train"]) == ["hits"]
         assert not mine.get_hparams(state)["client_work"]
+        # As TFF's: its FileProgramStateManager compares containers.
+        assert state.client_work == ()
+        assert isinstance(state.model.trainable, tuple)
     np.testing.assert_array_equal(*found)
 
 

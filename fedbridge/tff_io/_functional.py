@@ -8,6 +8,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+import jax
+
 from fedbridge.jax_core import (
     Batch,
     Forward,
@@ -68,16 +70,20 @@ def as_functional(model: Model, names: Sequence[str] = ()) -> Model:
     return model._replace(
         initial_weights=ModelWeights(*map(_as_tuple, model.initial_weights)),
         forward=forward,
-        metrics=OrderedDict(zip(names, map(_in_tuples, model.metrics.values()), strict=False)),
+        metrics=OrderedDict(zip(names, map(_in_tuple, model.metrics.values()), strict=False)),
         functional=True,
     )
 
 
-def _in_tuples(metric: Metric) -> Metric:
-    """A metric whose lists are tuples (learning/metrics/keras_utils.py)."""
-    of = lambda sums: tuple(sums) if isinstance(sums, list) else sums
-    return metric._replace(
-        zero=lambda: of(metric.zero()), update=lambda *given: of(metric.update(*given))
+def _in_tuple(metric: Metric) -> Metric:
+    """The metric, its accumulator a tuple of variables (learning/metrics/keras_utils.py)."""
+    structure = jax.tree.structure(metric.zero())
+    pack = lambda sums: tuple(jax.tree.leaves(sums))
+    unpack = lambda variables: jax.tree.unflatten(structure, variables)
+    return Metric(
+        zero=lambda: pack(metric.zero()),
+        update=lambda sums, *given: pack(metric.update(unpack(sums), *given)),
+        finalize=lambda sums: metric.finalize(unpack(sums)),
     )
 
 
