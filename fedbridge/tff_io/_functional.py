@@ -45,8 +45,8 @@ def as_functional(model: Model, names: Sequence[str] = ()) -> Model:
         ...     loss = (errors**2).mean()
         ...     return fb.Forward(loss, errors, loss, len(errors))
         >>> model = fb.Model(fb.ModelWeights([np.zeros(2, "f")]), forward, {})
-        >>> fb.algorithms.fed_avg(model, fb.optimizers.sgdm(0.5)).initialize().client_work
-        OrderedDict([('learning_rate', Array(0.5, dtype=float32))])
+        >>> dict(fb.algorithms.fed_avg(model, fb.optimizers.sgdm(0.5)).initialize().client_work)
+        {'learning_rate': Array(0.5, dtype=float32)}
         >>> model = as_functional(model)
         >>> state = fb.algorithms.fed_avg(model, fb.optimizers.sgdm(0.5)).initialize()
         >>> state.global_model_weights.trainable, state.client_work
