@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fedbridge as fb
+import fedbridge.tff
 from fedbridge import tff_io
 from fedbridge.jax_core import named_leaves
 
@@ -165,7 +166,13 @@ def test_a_run_of_ours_goes_on_in_tff(task, tmp_path, server):
 ALGORITHMS = {
     "fed_prox": (
         lambda a, o, m: a.build_weighted_fed_prox(m, 0.1, o.build_sgdm(0.1), o.build_yogi(0.1)),
-        lambda m: fb.algorithms.fed_prox(m, 0.1, fb.optimizers.sgdm(0.1), fb.optimizers.yogi(0.1)),
+        lambda m: fb.algorithms.fed_prox(
+            m,
+            0.1,
+            fb.optimizers.sgdm(0.1),
+            fb.optimizers.yogi(0.1),
+            pull=fb.algorithms.away_from_server,
+        ),
     ),
     "fed_sgd": (
         lambda a, o, m: a.build_fed_sgd(m, o.build_adagrad(0.1)),
@@ -277,30 +284,48 @@ def test_states_of_every_algorithm_go_both_ways(task, tmp_path, name):
     check_same(theirs.next(back, task.datasets).state, theirs.next(state, task.datasets).state)
 
 
-def test_functional_models_keep_their_weights_in_tuples(task, tmp_path):
-    """TFF compares containers when it loads; `to_tff_state` takes those of `like`."""
-    learning = task.tff.learning
-    model = learning.models.functional_model_from_keras(
-        task.keras_model, task.loss(), task.datasets[0].element_spec
+# Schedules replace the client work of models of both kinds, and what is in it.
+FUNCTIONAL = {
+    "fed_avg": (
+        lambda a, o, m: a.build_weighted_fed_avg(m, o.build_sgdm(0.1, 0.9), o.build_adagrad(0.1)),
+        lambda m: fb.algorithms.fed_avg(
+            m, fb.optimizers.sgdm(0.1, 0.9), fb.optimizers.adagrad(0.1)
+        ),
+    ),
+    **{name: both for name, both in ALGORITHMS.items() if "schedule" not in name},
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONAL)
+def test_states_of_functional_models_go_both_ways(task, tmp_path, name):
+    """Weights in tuples, no hyperparameters of clients; TFF compares containers when it loads."""
+    build, accuracy = task.tff.learning, task.tf.keras.metrics.SparseCategoricalAccuracy
+    functional_model = lambda learning: learning.models.functional_model_from_keras(
+        task.keras_model, task.loss(), task.datasets[0].element_spec, OrderedDict(hits=accuracy)
     )
-    sgdm = learning.optimizers.build_sgdm
-    theirs = learning.algorithms.build_weighted_fed_avg(model, sgdm(0.1), sgdm(1.0, 0.9))
-    structure = theirs.initialize()
-    assert isinstance(structure.global_model_weights.trainable, tuple)
-    # By hand: TFF keeps no hyperparameters of the client for functional models.
-    lists = [np.asarray(leaf) for leaf in structure.global_model_weights.trainable]
-    state = fb.LearningAlgorithmState(
-        fb.ModelWeights([leaf + 1 for leaf in lists], []),
-        (),
-        (),
-        structure.aggregator,
-        OrderedDict(structure.finalizer, accumulator=lists),
-    )
-    tff_io.save_program_state(tmp_path, tff_io.to_tff_state(state, like=structure), 1)
-    loaded = asyncio.run(task.manager(tmp_path).load(1, structure))
-    assert isinstance(loaded.global_model_weights.trainable, tuple)
+    theirs = FUNCTIONAL[name][0](build.algorithms, build.optimizers, functional_model(build))
+    model = fb.from_keras(task.keras_model(), task.loss(), [accuracy()])
+    ours = FUNCTIONAL[name][1](fb.as_functional(model, ["hits"]))
+    structure, manager = theirs.initialize(), task.manager(tmp_path)
+    state = theirs.next(structure, task.datasets).state
+    asyncio.run(manager.save(state, 1))
+    loaded = fb.load_program_state(tmp_path, 1, like=ours.initialize())
     check_same(loaded, state)
-    check_same(tff_io.from_tff_state(loaded, like=state), state)
+    after, expected = ours.next(loaded, task.cohort), theirs.next(state, task.datasets)
+    if name != "fed_eval":
+        check_round(state, after.state, expected.state)
+    assert dict(after.metrics["client_work"]) == dict(expected.metrics["client_work"])
+    fb.save_program_state(tmp_path, after.state, 2)
+    check_same(after.state, asyncio.run(manager.load(2, structure)))
+    check_same(after.state, fb.to_tff_state(after.state, like=structure))
+
+    in_script = fedbridge.tff.learning
+    namespace = FUNCTIONAL[name][0](
+        in_script.algorithms, in_script.optimizers, functional_model(in_script)
+    )
+    first = namespace.initialize()
+    asyncio.run(fedbridge.tff.program.FileProgramStateManager(tmp_path).save(first, 3))
+    check_same(first, asyncio.run(manager.load(3, structure)))
 
 
 class Pair(NamedTuple):

@@ -98,6 +98,7 @@ if TYPE_CHECKING:
         save_curves as save_curves,
     )
     from fedbridge.tff_io import (
+        as_functional as as_functional,
         convert as convert,
         from_client_data as from_client_data,
         from_clients as from_clients,
@@ -128,6 +129,7 @@ if TYPE_CHECKING:
 
 # Loaded when they are asked for: a plain `import fedbridge` needs neither flax nor TFF's formats.
 _FROM_TFF_IO = {
+    "as_functional",
     "convert",
     "from_client_data",
     "from_clients",

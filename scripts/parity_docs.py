@@ -16,11 +16,14 @@ Each cell is a few rounds of the real TFF 0.87.0, recorded with everything that 
 repeated on the JAX core from TFF's own states. A mark means that a cell agrees: after one local
 step within 1e-6 of the update (5e-6 where an optimizer is adaptive), after the whole round within
 1e-6 or ten times the noise floor, with equal counters, with TFF's names and dtypes in the state
-and in the metrics, and with TFF's first state, but for the model's weights. An adaptive optimizer
-on the server divides even rounding by itself, so the probes of such cells may be off by ten times
-their own noise floor, and what decides is the server's step alone, on an update that TFF's
-optimizer was given too: within 1e-6. Where a part is random, 20 draws of fedbridge's for each of
-TFF's are compared by the two-sample Kolmogorov-Smirnov test, signed and in size, at p > 1e-4.
+and in the metrics, and with TFF's first state, but for the model's weights. Whether a list or a
+tuple holds a part of a state, a trace does not tell: that is compared live, where TFF loads the
+states of every algorithm and aggregator (`compat_tests/test_program_state.py`). An adaptive
+optimizer on the server divides even rounding by itself, so the probes of such cells may be off by
+ten times their own noise floor, and what decides is the server's step alone, on an update that
+TFF's optimizer was given too: within 1e-6. Where a part is random, 20 draws of fedbridge's for
+each of TFF's are compared by the two-sample Kolmogorov-Smirnov test, signed and in size, at
+p > 1e-4.
 
 `fedbridge parity` repeats all of it anywhere, without TensorFlow; `--json` and `--html` save the
 errors of every cell. `make parity` also compares the tables of this page. `make traces` records all

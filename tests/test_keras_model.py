@@ -9,8 +9,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from fedbridge.jax_core import ModelError, ModelWeights
-from fedbridge.tff_io import describe_keras, from_keras, from_keras_config, random_layers
+from fedbridge.jax_core import ArgumentError, ModelError, ModelWeights
+from fedbridge.tff_io import (
+    as_functional,
+    describe_keras,
+    from_keras,
+    from_keras_config,
+    random_layers,
+)
 
 keras = pytest.importorskip("keras")
 layers = keras.layers
@@ -484,6 +490,16 @@ def test_a_batch_of_another_shape_is_refused():
     batch = {"x": np.zeros((4, 7), np.float32), "y": np.zeros((4, 2))}
     with pytest.raises(ModelError, match=r"shape \(4, 7\); the model's input is \(None, 3\)"):
         model.forward(model.initial_weights, batch, None, None, False)
+
+
+def test_functional_models_that_are_refused():
+    model = build(layer_spec("InputLayer", batch_shape=[None, 3]), dense())
+    with pytest.raises(ArgumentError, match="names is 'hits'"):
+        as_functional(model, "hits")
+    with pytest.raises(ModelError, match="4 names for 3 metrics"):
+        as_functional(model, ["a", "b", "c", "d"])
+    with pytest.raises(ModelError, match="weights are in a dict"):
+        as_functional(model._replace(initial_weights=ModelWeights({})))
 
 
 def test_models_that_are_refused():

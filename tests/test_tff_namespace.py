@@ -524,6 +524,9 @@ def test_functional_models_of_keras_leave_penalties_out():
         assert metrics["client_work"]["train"]["hits"].shape == (2,)
         assert list(metrics["client_work"]["train"]) == ["hits"]
         assert not mine.get_hparams(state)["client_work"]
+        # As TFF's: its FileProgramStateManager compares containers.
+        assert state.client_work == ()
+        assert isinstance(state.model.trainable, tuple)
     np.testing.assert_array_equal(*found)
 
 

@@ -13,7 +13,9 @@ fourth number decides: the *server step*, the server optimizer alone, on an upda
 optimizer was given as well.
 
 With the weights goes all else that TFF gives: the rest of the state (norm estimates, optimizer
-slots, accumulators), what the aggregator measured, and the names and dtypes of both trees.
+slots, accumulators), what the aggregator measured, and the names and dtypes of both trees. Whether
+lists or tuples hold the parts of a state, a trace does not tell: TFF itself compares that where it
+loads a state (compat_tests/test_program_state.py).
 """
 
 from collections.abc import Mapping

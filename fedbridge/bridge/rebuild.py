@@ -3,8 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import optax
-
 from fedbridge import algorithms, jax_core as fc, tff_io
 from fedbridge.bridge import model_parts, parts
 from fedbridge.bridge.describe import is_adaptive, parts as nested
@@ -114,13 +112,9 @@ def _built(trace: Trace, number: int) -> fc.LearningProcess:
 
 
 def _fed_avg(trace: Trace, number: int, process: Process) -> fc.LearningProcess:
-    client_optimizer = parts.optimizer(process.client_optimizer)
-    if (process.model or {}).get("kind") == "functional":
-        # A state within a state: as in TFF, functional models show no hyperparameters to set.
-        client_optimizer = optax.chain(client_optimizer)
     return algorithms.fed_avg(
         model_parts.model(trace, number),
-        client_optimizer,
+        parts.optimizer(process.client_optimizer),
         parts.optimizer(process.server_optimizer),
         client_weight=parts.client_weight(process.client_weighting, process.builder),
         **_aggregators(process),

@@ -174,8 +174,8 @@ def local_training(
         update ← server weights − w;  weight ← client_weight(examples processed)
 
     As in TFF: the optimizer's state starts anew on every client, with the hyperparameters of the
-    server's state; a client whose update is not finite contributes zeros, the weight zero and no
-    metrics.
+    server's state, which has none of them for a functional model; a client whose update is not
+    finite contributes zeros, the weight zero and no metrics.
 
     Args:
         model: What is trained.
@@ -202,7 +202,7 @@ def local_training(
     check_function("gradient", gradient, "(server's weights, local weights, step)")
 
     def initialize(weights: ModelWeights) -> PyTree:
-        return get_hparams(client_optimizer.init(weights.trainable))
+        return () if model.functional else get_hparams(client_optimizer.init(weights.trainable))
 
     def client(
         state: PyTree, weights: ModelWeights, client: Client

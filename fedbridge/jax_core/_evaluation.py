@@ -64,8 +64,11 @@ def _add_sums(metrics: Metrics, state: PyTree, found: PyTree) -> tuple[PyTree, P
 
 
 def _variables(accumulators: OrderedDict) -> OrderedDict:
-    """Accumulators as TFF keeps them in its state: for each metric the list of its variables."""
-    return OrderedDict((name, jax.tree.leaves(seen)) for name, seen in accumulators.items())
+    """As TFF keeps them in its state: for each metric a list, or for plain tuples a tuple."""
+    container = lambda seen: tuple if type(seen) is tuple else list
+    return OrderedDict(
+        (name, container(seen)(jax.tree.leaves(seen))) for name, seen in accumulators.items()
+    )
 
 
 sum_over_rounds = EvaluationAggregator(

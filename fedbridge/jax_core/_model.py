@@ -99,6 +99,8 @@ class Model(NamedTuple):
         masked: True where masked rows change nothing. False for opaque code that knows no mask:
             it only ever sees batches of their true size.
         check: Called with every cohort before its round; raises where the model cannot use it.
+        functional: Whether it stands for a `FunctionalModel` of TFF's (`fb.as_functional` makes
+            such): local training keeps no hyperparameters of the clients' optimizer for it.
     """
 
     initial_weights: ModelWeights
@@ -106,6 +108,7 @@ class Model(NamedTuple):
     metrics: Mapping[str, Metric]
     masked: bool = True
     check: Callable[[Any], None] = lambda cohort: None
+    functional: bool = False
 
 
 def check_model(model: Any) -> None:

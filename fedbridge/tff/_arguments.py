@@ -75,13 +75,6 @@ def optimizer(given: Any, name: str) -> optax.GradientTransformation:
     return made
 
 
-def client_optimizer(given: Any, model_fn: Any) -> optax.GradientTransformation:
-    """The clients' optimizer; beside a functional model TFF shows none of its hyperparameters."""
-    made = optimizer(given, "client_optimizer_fn")
-    functional = hasattr(model_fn, "predict_on_batch") and hasattr(model_fn, "initial_weights")
-    return optax.chain(made) if functional and not isinstance(model_fn, type) else made
-
-
 def optimizer_or(
     given: Any, name: str, default: Callable[[], optax.GradientTransformation]
 ) -> optax.GradientTransformation:

@@ -20,6 +20,7 @@ from fedbridge.tff_io._data_folder import (
     no_reader as no_reader,
 )
 from fedbridge.tff_io._fetch import REMOTE_FILES as REMOTE_FILES, fetch as fetch
+from fedbridge.tff_io._functional import as_functional as as_functional
 from fedbridge.tff_io._generate_emnist import generate_emnist as generate_emnist
 from fedbridge.tff_io._generate_stackoverflow import (
     generate_stackoverflow as generate_stackoverflow,
@@ -27,7 +28,6 @@ from fedbridge.tff_io._generate_stackoverflow import (
 from fedbridge.tff_io._hdf5 import from_hdf5 as from_hdf5
 from fedbridge.tff_io._keras_graph import random_layers as random_layers
 from fedbridge.tff_io._keras_model import (
-    as_functional as as_functional,
     from_keras as from_keras,
     from_keras_config as from_keras_config,
 )

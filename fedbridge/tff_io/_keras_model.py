@@ -94,24 +94,6 @@ def from_keras(
     )
 
 
-def as_functional(model: Model, names: Sequence[str]) -> Model:
-    """A model of `from_keras` as TFF's `functional_model_from_keras` trains it.
-
-    Its objective has no regularization of layers, since TFF calls the loss itself.
-
-    Args:
-        model: The model.
-        names: Of its first metrics; there are no others.
-    """
-
-    def forward(*args: Any) -> Forward:
-        found = model.forward(*args)
-        return found._replace(objective=found.metric_loss)
-
-    metrics = dict(zip(names, model.metrics.values(), strict=False))
-    return model._replace(forward=forward, metrics=metrics)
-
-
 def from_keras_config(
     class_name: str,
     config: Mapping[str, Any],

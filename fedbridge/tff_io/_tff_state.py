@@ -133,9 +133,11 @@ def fit_leaves(leaves: Mapping[str, Any], like: _Tree, where: str) -> _Tree:
     if odd:
         which = "lacks" if odd[0] in wanted else "holds"
         count = f" and {len(odd) - 1} more" if len(odd) > 1 else ""
+        kind = " (for a functional one of TFF's: fb.as_functional)"
         raise StateError(
             f"{where} {which} {odd[0]!r}{count}, unlike the state that was given as `like`: it is "
-            "a state saved by another algorithm, or another model; pass a state of the process "
+            f"a state saved by another algorithm, or another model"
+            f"{kind if odd[0].startswith('client_work/') else ''}; pass a state of the process "
             "that it was saved by."
         )
     return from_named_leaves(

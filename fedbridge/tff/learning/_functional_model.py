@@ -62,7 +62,8 @@ class FunctionalModel:
         Raises:
             ModelError: See `fedbridge.tff_io.from_tensorflow`.
         """
-        return from_tensorflow(self._body(), note)
+        model = from_tensorflow(self._body(), note)
+        return as_functional(model, list(model.metrics))
 
     def _body(self) -> Body:
         import tensorflow as tf

@@ -78,7 +78,7 @@ def fed_avg(
     arguments.no_distributor(model_distributor)
     return algorithms.fed_avg(
         arguments.model(model_fn),
-        arguments.client_optimizer(client_optimizer_fn, model_fn),
+        arguments.optimizer(client_optimizer_fn, "client_optimizer_fn"),
         arguments.optimizer_or(server_optimizer_fn, "server_optimizer_fn", _sgd),
         aggregator=model_aggregator,
         client_weight=client_weight(client_weighting),

@@ -68,7 +68,7 @@ def build_model_delta_client_work(
     model = arguments.model(model_fn)
     work = fc.local_training(
         model,
-        arguments.client_optimizer(optimizer, model_fn),
+        arguments.optimizer(optimizer, "optimizer"),
         client_weight(client_weighting),
         metrics_aggregator=arguments.metrics_aggregator(metrics_aggregator),
     )
