@@ -177,7 +177,8 @@ NOT_RECORDED = [
     {
         "algorithm": "personalization",
         "why": "its strategies are functions of the script's own, which no trace can hold: "
-        "compared live, client by client, in compat_tests/test_personalization.py",
+        "compared live, client by client, with one without data, one with NaN and a round of "
+        "nobody, in compat_tests/test_personalization.py",
     },
     {
         "algorithm": "evaluation of several models",

@@ -9,19 +9,21 @@ import pytest
 import fedbridge as fb
 from fedbridge.algorithms import personalization_eval, personalize
 
-SIZES = [9, 5, 1, 13]
+SIZES = [9, 5, 1, 13, 0, 7]  # one without data; the last one has a NaN
 EPOCHS, RATE = 3, 0.2
 
 
 def _clients():
     rng = np.random.default_rng(0)
-    return {
+    data = {
         f"c{i}": {
             "x": rng.random((size, 6), dtype=np.float32),
             "y": rng.integers(0, 3, size).astype(np.int32),
         }
         for i, size in enumerate(SIZES)
     }
+    data[f"c{len(SIZES) - 1}"]["x"][3] = np.nan
+    return data
 
 
 def _keras_model():
@@ -133,6 +135,13 @@ def test_each_client_is_tffs(tff):
         assert a.dtype == b.dtype
         # Losses after up to twelve steps: float32 sums in another order.
         np.testing.assert_allclose(a, b, rtol=2e-6)
+
+    # Of nobody.
+    theirs = compute(weights.convert_variables_to_arrays(), [])
+    ours = evaluate(model.initial_weights, fb.from_clients(_clients()).cohort([], streams))
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert (a.shape, a.dtype) == (np.shape(b), np.asarray(b).dtype) == ((0,), a.dtype)
 
 
 def test_names_and_numbers_that_tff_refuses(tff):
