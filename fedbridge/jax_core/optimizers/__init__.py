@@ -4,9 +4,9 @@ The state is TFF's: an OrderedDict of the hyperparameters, float32, and of the s
 hyperparameter can be read and set between rounds (`get_hparams`, `set_hparams`), and a state has
 the same leaves under the same names as TFF's. Any optax optimizer may stand in their place.
 
-optax has the formula of SGD, momentum and Adagrad, but not TFF's state; the others differ from
-optax's in where ε stands, in what they start from, or altogether. `fed_adam` is the paper's, and
-not TFF's.
+SGD and momentum are optax's own, around TFF's state. The others differ from optax's in where ε
+stands, in what they start from, or altogether; Adagrad only where nothing has been seen and ε is 0.
+`fed_adam` is the paper's, and not TFF's.
 """
 
 from fedbridge.jax_core.optimizers._adafactor import adafactor as adafactor

@@ -42,13 +42,12 @@ def sgdm(
     )
 
     def step(gradients: PyTree, state: OrderedDict, weights: PyTree) -> tuple[PyTree, Slots]:
-        rate = state["learning_rate"]
+        descend = lambda moves: optax.scale(-state["learning_rate"]).update(moves, None)[0]
         if plain:
-            return jax.tree.map(lambda g: -(rate * g), gradients), {}
-        m = state["momentum"]
-        a = jax.tree.map(lambda a, g: m * a + g, state["accumulator"], gradients)
-        ahead = jax.tree.map(lambda a, g: g + m * a, a, gradients) if nesterov else a
-        return jax.tree.map(lambda move: -(rate * move), ahead), {"accumulator": a}
+            return descend(gradients), {}
+        trace = optax.trace(state["momentum"], nesterov)
+        moves, a = trace.update(gradients, optax.TraceState(state["accumulator"]))
+        return descend(moves), {"accumulator": a.trace}
 
     if plain:
         return with_hparams({"learning_rate": learning_rate}, lambda weights: {}, step)
@@ -79,6 +78,7 @@ def adagrad(
         return {"preconditioner": jax.tree.map(fill, weights)}
 
     def step(gradients: PyTree, state: OrderedDict, weights: PyTree) -> tuple[PyTree, Slots]:
+        # Not optax's, which is 0 where TFF's is 0/0: without ε, and nothing in p yet.
         rate, epsilon = state["learning_rate"], state["epsilon"]
         p = jax.tree.map(lambda p, g: p + jnp.square(g), state["preconditioner"], gradients)
         moves = jax.tree.map(lambda g, p: -(rate * g / jnp.sqrt(p + epsilon)), gradients, p)
