@@ -529,7 +529,7 @@ NONE = {
     "fb.metrics.f_beta_score('a')": "num_classes is 'a'; it must be a whole number of at least 1",
 }  # fmt: skip
 _TELL = """
-import sys, json, fedbridge as fb
+import sys, json, optax, fedbridge as fb
 agg, sgdm = fb.aggregators, fb.optimizers.sgdm
 model = fb.models.softmax_regression((2,), 3)
 data = fb.from_clients({"a": {"x": [[1.0, 2.0]], "y": [0]}})
