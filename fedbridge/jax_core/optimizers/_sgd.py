@@ -1,6 +1,7 @@
 """Optimizers without bias correction: SGD, momentum, Adagrad, RMSprop."""
 
 from collections import OrderedDict
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,12 +43,14 @@ def sgdm(
     )
 
     def step(gradients: PyTree, state: OrderedDict, weights: PyTree) -> tuple[PyTree, Slots]:
-        descend = lambda moves: optax.scale(-state["learning_rate"]).update(moves, None)[0]
+        scale = optax.scale(-state["learning_rate"])
+        descend = lambda moves: scale.update(moves, scale.init(moves))[0]
         if plain:
             return descend(gradients), {}
         trace = optax.trace(state["momentum"], nesterov)
-        moves, a = trace.update(gradients, optax.TraceState(state["accumulator"]))
-        return descend(moves), {"accumulator": a.trace}
+        new: Any
+        moves, new = trace.update(gradients, optax.TraceState(state["accumulator"]))
+        return descend(moves), {"accumulator": new.trace}
 
     if plain:
         return with_hparams({"learning_rate": learning_rate}, lambda weights: {}, step)
