@@ -15,7 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fedbridge.algorithms.fed_avg import fed_avg
-from fedbridge.jax_core import Execution, FederatedArrays, LearningProcess, Model, optimizers
+from fedbridge.jax_core import (
+    Execution,
+    FederatedArrays,
+    LearningProcess,
+    Model,
+    default_execution,
+    optimizers,
+)
 from fedbridge.preprocessing import ClientSpec
 from fedbridge.tasks import cifar100, emnist, shakespeare, stackoverflow
 from fedbridge.tasks._baseline_task import BaselineTask
@@ -66,7 +73,7 @@ class Experiment(NamedTuple):
         chosen = order[: int(np.searchsorted(reached, enough)) + 1]
         return data.select([data.client_ids[i] for i in np.sort(chosen)])
 
-    def process(self, model: Model, execution: Execution) -> LearningProcess:
+    def process(self, model: Model, execution: Execution = default_execution) -> LearningProcess:
         """FedAdam with the rates of this experiment."""
         return fed_avg(
             model,
