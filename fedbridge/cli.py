@@ -224,7 +224,7 @@ def parity(
 ) -> None:
     """Repeat recorded rounds of every TFF algorithm, optimizer and aggregator, and compare.
 
-    The recordings come with fedbridge: offline, on any platform, about ten minutes on two cores.
+    The recordings come with fedbridge: offline, on any platform, about ten minutes of CPU time.
     """
     from fedbridge.bridge import parity as matrix, parity_tables
     from fedbridge.bridge.files import check_target, replace_text

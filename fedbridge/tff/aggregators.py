@@ -139,8 +139,8 @@ _missing = missing(
             "no client's values are kept; samples of the clients' metrics are "
             "tff.learning.metrics.finalize_then_sample",
         ),
-        "concat_factory": "leaves stay apart, and norms and noise are those of all together; write "
-        "its inner factory alone",
+        "concat_factory": "leaves stay apart; norms and noise are those of all together, so for "
+        "clipping, zeroing and noise write its inner factory alone (quantizing is by leaf)",
         "DifferentiallyPrivateFactory.tree_aggregation": "noise that is correlated over rounds "
         "(DP-FTRL) is not computed; write DifferentiallyPrivateFactory.gaussian_fixed",
         "DifferentiallyPrivateFactory.tree_adaptive": "noise that is correlated over rounds "
