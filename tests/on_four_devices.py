@@ -118,12 +118,23 @@ def test_what_clients_carry_and_keep_has_its_place():
 def test_each_device_has_the_rows_of_its_clients_only():
     from fedbridge.jax_core._spread import spread
 
-    data = fb.from_clients(clients([40, 40, 40, 40]))
+    data = fb.from_clients(clients([40, 40, 40, 40])).resident(False)
     mesh = jax.sharding.Mesh(np.array(jax.devices()), ("clients",))
     dealt = spread(data.cohort(data.client_ids, BATCHES), mesh)
-    assert dealt.features["x"].shape == (4, 64, 4)
+    assert dealt.features["x"].shape == (4 * 64, 4)
     for c, piece in enumerate(dealt.features["x"].addressable_shards):
-        assert np.array_equal(piece.data[0, :40], data.client(f"c{c}")["x"])
+        assert np.array_equal(piece.data[:40], data.client(f"c{c}")["x"])
+
+
+def test_whole_data_on_each_device_give_the_same_bits_as_the_rows_of_its_clients():
+    model, four = linear_model(), WAYS["four"]
+    process = ALGORITHMS["fed_avg"](model, four)
+    whole, moved = (fb.from_clients(clients(SIZES)).resident(where) for where in (None, False))
+    cohorts = [data.cohort(data.client_ids[1:], BATCHES) for data in (whole, moved)]
+    placed = [process.place(cohort).features["x"] for cohort in cohorts]
+    assert placed[0].shape == (4 * sum(SIZES), 4) != placed[1].shape
+    results = [process.next(process.initialize(), cohort) for cohort in cohorts]
+    assert equal(*results)
 
 
 def test_personalization_reports_the_same_clients():

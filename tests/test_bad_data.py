@@ -37,6 +37,16 @@ def test_ragged_features():
     refused("client 'a', feature 'x': its rows differ in shape", lambda: fb.from_clients(rows))
 
 
+def test_a_label_outside_the_classes_matters_where_it_is_seen():
+    good, bad = (images(label).client("a") for label in (61, 62))
+    data = fb.from_clients({"bad": bad, "good": good})
+    process = fb.algorithms.fed_avg(fb.models.softmax_regression(), fb.optimizers.sgdm(0.1))
+    start, batches = process.initialize(), fb.Batches(2)
+    process.next(start, data.cohort(["good"], batches))
+    with pytest.raises(fb.ClientDataError, match="label 62"):
+        process.next(start, data.cohort(["good", "bad"], batches))
+
+
 def test_a_label_outside_the_classes():
     process = fb.algorithms.fed_avg(fb.models.emnist_2nn(), optax.sgd(0.1))
     cohort = images(62).cohort(["a"], fb.Batches(batch_size=2))

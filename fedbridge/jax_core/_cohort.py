@@ -107,7 +107,10 @@ class Cohort:
 
 
 def _key(seed: int, round: int) -> Any:
-    return jax.random.fold_in(jax.random.key(seed), round)
+    return _fold_in(jax.random.key(seed), np.uint32(round))
+
+
+_fold_in = jax.jit(jax.random.fold_in)
 
 
 def bucket(size: int, least: int = 1, factor: int = 2) -> int:

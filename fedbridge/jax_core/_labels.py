@@ -7,7 +7,8 @@ left out without a word; TensorFlow raises an error on a CPU and says nothing on
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import jax
@@ -32,7 +33,13 @@ def check_labels(cohort: Cohort, feature: str, num_classes: Callable[[Batch], in
     Raises:
         ClientDataError: Some label is out of range; or there is no such feature.
     """
-    own = _with_labels(cohort, feature, num_classes)
+    if cohort.residence is not None and _all_known(cohort, feature, num_classes):
+        return
+    own = cohort
+    if cohort.residence is not None:
+        used = used_rows(cohort.streams)
+        size = rows_bucket(len(used), cohort.streams)
+        own = _with_labels(cohort, feature, num_classes, used, size)
     lowest, highest, classes = map(int, _range_of_own(own, feature, num_classes))
     if lowest < 0 or highest >= classes:
         wrong = lowest if lowest < 0 else highest
@@ -41,6 +48,31 @@ def check_labels(cohort: Cohort, feature: str, num_classes: Callable[[Batch], in
             f"and the model tells the classes 0 to {classes - 1} apart; give the model more "
             "outputs, or map the labels with `data.map_batches`."
         )
+
+
+def _all_known(cohort: Cohort, feature: str, num_classes: Callable[[Batch], int]) -> bool:
+    """Whether all labels of the cohort's data set are known to be in range; looked at once.
+
+    Of a large data set, which may lie on disk, every round looks at its own rows.
+    """
+    residence: Any = cohort.residence
+    if residence.widths:
+        return False
+    known = _KNOWN.setdefault(residence, {})
+    question = feature, num_classes, cohort.decode
+    if question not in known:
+        leaves, needed = _leaves(cohort, feature, num_classes)
+        known[question] = sum(leaves[i].nbytes for i in needed) <= _LOOKED_AT_ONCE
+        if known[question]:
+            rows = min(map(len, leaves))
+            whole = _with_labels(cohort, feature, num_classes, np.arange(rows), rows)
+            lowest, highest, classes = map(int, _range_of_own(whole, feature, num_classes))
+            known[question] = lowest >= 0 and highest < classes
+    return known[question]
+
+
+_LOOKED_AT_ONCE = 64_000_000  # bytes
+_KNOWN: MutableMapping[Any, dict[Any, bool]] = weakref.WeakKeyDictionary()
 
 
 def _whose(cohort: Cohort, feature: str, label: int) -> str:
@@ -76,22 +108,31 @@ def _range(
 _range_of_own = jax.jit(_range, static_argnames=("feature", "num_classes"))
 
 
-def _with_labels(cohort: Cohort, feature: str, num_classes: Callable) -> Cohort:
-    """The cohort's own rows of those columns that the labels follow from; zeros for the others."""
-    if cohort.residence is None:
-        return cohort
-    if cohort.residence.widths:
+def _with_labels(
+    cohort: Cohort,
+    feature: str,
+    num_classes: Callable,
+    used: Int[np.ndarray, " rows"],
+    size: int,
+) -> Cohort:
+    """These rows, padded to `size`, of what the labels follow from; zeros for the others."""
+    if cohort.residence is not None and cohort.residence.widths:
         return own_rows(cohort)
-    leaves, structure = jax.tree.flatten(cohort.features)
-    shapes = tuple(jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves)
-    needed = _needed(cohort.decode, feature, num_classes, structure, shapes)
-    used = used_rows(cohort.streams)
-    size = rows_bucket(len(used), cohort.streams)
+    leaves, needed = _leaves(cohort, feature, num_classes)
     none = lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), (size, *leaf.shape[1:]))
     rows = lambda leaf: np.concatenate([leaf[used], none(leaf)[len(used) :]])
     given = [rows(leaf) if i in needed else none(leaf) for i, leaf in enumerate(leaves)]
-    features = jax.tree.unflatten(structure, given)
+    features = jax.tree.unflatten(jax.tree.structure(cohort.features), given)
     return dataclasses.replace(cohort, features=features, residence=None)
+
+
+def _leaves(
+    cohort: Cohort, feature: str, num_classes: Callable
+) -> tuple[list[Any], frozenset[int]]:
+    """The leaves of the features, and which of them the labels follow from."""
+    leaves, structure = jax.tree.flatten(cohort.features)
+    shapes = tuple(jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype) for leaf in leaves)
+    return leaves, _needed(cohort.decode, feature, num_classes, structure, shapes)
 
 
 @functools.lru_cache(maxsize=64)

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
 from fedbridge.jax_core._arrays import BUFFER_BYTES
@@ -54,7 +55,8 @@ class Residence:
         self._features = features
         self._on_device = on_device
         self._buffer_bytes = buffer_bytes
-        self._copies: dict[jax.Device, dict[str, Column] | None] = {}
+        self._copies: dict[tuple[jax.Device, int], dict[str, Column] | None] = {}
+        self._on_meshes: dict[Mesh, dict[str, Column] | None] = {}
 
     @functools.cached_property
     def columns(self) -> dict[str, Column]:
@@ -76,15 +78,36 @@ class Residence:
             warnings.warn(f"features are cast for the batches: {', '.join(cast)}", stacklevel=2)
         return columns
 
-    def on(self, device: jax.Device) -> dict[str, Column] | None:
+    def on(self, device: jax.Device, copies: int = 1) -> dict[str, Column] | None:
         """The columns on a device; None where rounds are to move their own rows.
+
+        Args:
+            device: Where they are to be.
+            copies: How many of them its memory has to hold.
 
         Raises:
             ClientDataError: They are to be there, and are larger than what is free.
         """
-        if device not in self._copies:
-            self._copies[device] = self._put(device)
-        return self._copies[device]
+        if (device, copies) not in self._copies:
+            self._copies[device, copies] = self._put(device, copies)
+        return self._copies[device, copies]
+
+    def on_each(self, mesh: Mesh) -> dict[str, Column] | None:
+        """The columns on every device of a mesh, one copy's rows after the other's.
+
+        None where rounds are to move the rows of each device's clients: with several processes,
+        and where some device has no room. The devices of a CPU share its memory.
+        """
+        if mesh not in self._on_meshes:
+            devices = list(mesh.devices.flat)
+            in_one_memory = len(devices) if devices[0].platform == "cpu" else 1
+            copies: list[dict[str, Column]] = []
+            if len({device.process_index for device in devices}) == 1:
+                given = (self.on(device, in_one_memory) for device in devices)
+                copies = [copy for copy in given if copy is not None]
+            everywhere = len(copies) == len(devices)
+            self._on_meshes[mesh] = _one_after_another(copies, mesh) if everywhere else None
+        return self._on_meshes[mesh]
 
     @functools.cached_property
     def buffer_rows(self) -> int:
@@ -100,7 +123,7 @@ class Residence:
         ragged = {n: c for n, c in self.columns.items() if isinstance(c, Ragged)}
         return {n: bucket(int(np.diff(c.offsets).max(initial=0))) for n, c in ragged.items()}
 
-    def _put(self, device: jax.Device) -> dict[str, Column] | None:
+    def _put(self, device: jax.Device, copies: int) -> dict[str, Column] | None:
         if self._on_device and self.widths:
             raise ClientDataError(
                 f"feature {min(self.widths)!r}: its rows differ in length, and only a cohort's own "
@@ -108,7 +131,7 @@ class Residence:
             )
         if self._on_device is False or self.widths:
             return None
-        size, free = self.num_bytes(device), free_bytes(device)
+        size, free = copies * self.num_bytes(device), free_bytes(device)
         if self._on_device is None and (free is None or size > _SHARE * free):
             return None
         if free is not None and size > free:
@@ -226,6 +249,16 @@ def padded(rows: np.ndarray, size: int) -> np.ndarray:
     whole = np.zeros((size, *rows.shape[1:]), rows.dtype)
     whole[: len(rows)] = rows
     return whole
+
+
+def _one_after_another(copies: list[dict[str, Column]], mesh: Mesh) -> dict[str, Column]:
+    sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+    def join(*leaves: jax.Array) -> jax.Array:
+        shape = (len(leaves) * len(leaves[0]), *leaves[0].shape[1:])
+        return jax.make_array_from_single_device_arrays(shape, sharding, leaves)
+
+    return jax.tree.map(join, *copies)
 
 
 def _address(array: np.ndarray) -> int:

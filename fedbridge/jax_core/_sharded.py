@@ -61,7 +61,7 @@ def sharded(
             )
 
         def on_one(server_values: PyTree, key: Any, parts: PyTree) -> tuple[PyTree, PyTree]:
-            own = cohort.part(key, jax.tree.map(lambda leaf: leaf[0], parts))
+            own = cohort.part(key, parts)
             sums, kept = inner.over_clients(client_fn, server_values, own)
             return jax.lax.psum(sums, CLIENTS), kept
 

@@ -35,7 +35,8 @@ CLIENTS = "clients"
 class SpreadCohort(Cohort):
     """A cohort in parts, one for each device of a mesh.
 
-    `features`, `streams`, `client_hashes` and `state` have a leading axis, `[devices, ...]`.
+    `streams`, `client_hashes` and `state` have a leading axis, `[devices, ...]`; in `features` the
+    rows of one device stand after those of the other.
 
     Attributes:
         counts: How many real clients each part has, int32[devices].
@@ -48,12 +49,13 @@ class SpreadCohort(Cohort):
 
     @property
     def parts(self) -> PyTree:
-        """What has a leading axis of devices."""
+        """What is spread over the devices."""
         return self.features, self.streams, self.client_hashes, self.state, self.counts
 
     def part(self, key: Any, parts: PyTree) -> Cohort:
-        """One device's cohort, of the round's key and the `parts` without their leading axis."""
-        features, streams, hashes, state, count = parts
+        """One device's cohort, of the round's key and its share of the `parts`."""
+        features, *stacked = parts
+        streams, hashes, state, count = jax.tree.map(lambda leaf: leaf[0], stacked)
         return Cohort(features, streams, count, key, hashes, state, self.decode, self.exact_sizes)
 
 
@@ -65,28 +67,22 @@ def spread(cohort: Cohort, mesh: Mesh) -> SpreadCohort:
     clients_of = [np.flatnonzero(device_of == device) for device in range(num_devices)]
     clients = clients_bucket(max(map(len, clients_of)))
     dealt = {name: _deal(stream, clients_of, clients) for name, stream in cohort.streams.items()}
-    rows_of = [used_rows({name: s[d] for name, s in dealt.items()}) for d in range(num_devices)]
-    rows = bucket(max(map(len, rows_of)))
-
-    # As wide on all devices, of which a process sees only its own.
-    widths = cohort.residence.widths if cohort.residence else {}
+    mine = [d for d, device in enumerate(mesh.devices.flat) if device in mesh.local_devices]
+    features = cohort.residence.on_each(mesh) if cohort.residence else None
+    if features is None:
+        features, dealt = _own_rows(cohort, dealt, mine, mesh)
 
     def part(device: int) -> PyTree:
-        used = _padded(rows_of[device], rows)
-        features = {
-            name: take_column(column, used, widths.get(name))
-            for name, column in cohort.features.items()
-        }
-        streams = {name: renumbered(s[device], rows_of[device]) for name, s in dealt.items()}
+        streams = {name: stream[device] for name, stream in dealt.items()}
         own = _padded(clients_of[device], clients)
         hashes, state = jax.tree.map(lambda leaf: leaf[own], (cohort.client_hashes, cohort.state))
-        return features, streams, hashes, state, np.int32(len(clients_of[device]))
+        return streams, hashes, state, np.int32(len(clients_of[device]))
 
     places = np.full(len(cohort.client_hashes), num_devices * clients, np.int32)
     for device, own in enumerate(clients_of):
         places[own] = device * clients + np.arange(len(own))
-    mine = [d for d, device in enumerate(mesh.devices.flat) if device in mesh.local_devices]
-    features, streams, hashes, state, counts = _stacked({d: part(d) for d in mine}, mesh)
+    parts = {d: jax.tree.map(lambda leaf: leaf[None], part(d)) for d in mine}
+    streams, hashes, state, counts = _one_after_another(parts, mesh)
     num_clients, key, places = replicate((cohort.num_clients, cohort.key, places), mesh)
     return SpreadCohort(
         features=features,
@@ -139,18 +135,34 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.tree.map(put, tree)
 
 
-def _stacked(parts: dict[int, PyTree], mesh: Mesh) -> PyTree:
-    """Parts, of the devices of this process, as arrays over all devices, `[devices, ...]`."""
+def _own_rows(
+    cohort: Cohort, dealt: dict[str, list[Stream]], mine: list[int], mesh: Mesh
+) -> tuple[PyTree, dict[str, list[Stream]]]:
+    """The rows that each device's streams refer to, and the streams, which count among them."""
+    rows_of = [used_rows({name: s[d] for name, s in dealt.items()}) for d in range(mesh.size)]
+    rows = bucket(max(map(len, rows_of)))
+    # As wide on all devices, of which a process sees only its own.
+    widths = cohort.residence.widths if cohort.residence else {}
+    take = lambda device: {
+        name: take_column(column, _padded(rows_of[device], rows), widths.get(name))
+        for name, column in cohort.features.items()
+    }
+    counted = {name: list(map(renumbered, s, rows_of)) for name, s in dealt.items()}
+    return _one_after_another({device: take(device) for device in mine}, mesh), counted
+
+
+def _one_after_another(parts: dict[int, PyTree], mesh: Mesh) -> PyTree:
+    """Parts, of the devices of this process, as arrays over all devices."""
     sharding = NamedSharding(mesh, PartitionSpec(CLIENTS))
     devices, trees = list(parts), list(parts.values())
 
-    def stack(*leaves: Any) -> jax.Array:
+    def join(*leaves: Any) -> jax.Array:
+        size, *shape = leaves[0].shape
         own = dict(zip(devices, leaves, strict=True))
-        shape = (mesh.devices.size, *np.shape(leaves[0]))
-        piece = lambda index: np.asarray(own[index[0].start or 0])[None]
-        return jax.make_array_from_callback(shape, sharding, piece)
+        piece = lambda index: own[(index[0].start or 0) // size]
+        return jax.make_array_from_callback((mesh.size * size, *shape), sharding, piece)
 
-    return jax.tree.map(stack, *trees)
+    return jax.tree.map(join, *trees)
 
 
 def _deal(stream: Stream, clients_of: list[Any], clients: int) -> list[Stream]:
