@@ -7,6 +7,7 @@ import pytest
 from rounds import compare_rounds
 
 import fedbridge as fb
+from fedbridge import tff as our_tff
 from fedbridge.jax_core import build_dataset_split_fn, simple_dataset_split_fn
 from fedbridge.tff_io import from_keras_reconstruction
 
@@ -152,6 +153,31 @@ def test_evaluation_is_tffs(tff, split):
     ours = fb.algorithms.fed_recon_eval(_model(), dataset_split_fn=build_dataset_split_fn(**split))
     usable = [clients for clients in ROUNDS if not any(np.isnan(c["x"]).any() for c in clients)]
     compare_rounds(theirs, ours, usable, _dataset, BATCHES)
+
+
+def test_sums_that_a_script_names_are_tffs(tff):
+    import tensorflow as tf
+
+    def evaluated(t):
+        metrics = [*_metrics(), tf.keras.metrics.MeanMetricWrapper(_loss(), name="loss")]
+        make = t.learning.metrics.create_keras_metric_finalizer
+        finalizers = collections.OrderedDict((metric.name, make(metric)) for metric in metrics)
+        pair = t.types.to_type([np.float32, np.float32])
+        kinds = collections.OrderedDict((name, pair) for name in finalizers)
+        sums = t.learning.metrics.SumThenFinalizeFactory(finalizers).create(
+            t.types.to_type(kinds) if t is tff else kinds
+        )
+        process = t.learning.algorithms.build_fed_recon_eval(
+            _model_fn(t), loss_fn=_loss, metrics_fn=_metrics, metrics_aggregation_process=sums
+        )
+        state = process.initialize()
+        for clients in ROUNDS[:2]:
+            state, metrics = process.next(state, [_dataset(client) for client in clients])
+        return metrics["client_work"]
+
+    theirs, mine = evaluated(tff), evaluated(our_tff)
+    for expected, found in zip(tf.nest.flatten(theirs), tf.nest.flatten(mine), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)  # sums of two rounds in float32
 
 
 def test_the_converter_refuses_what_tff_refuses(tff):

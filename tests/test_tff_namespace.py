@@ -296,6 +296,16 @@ def test_a_name_that_is_not_there(name, words):
             ),
             "it must be the model's own, metric_finalizers()",
         ),
+        (lambda: tff.learning.models.save(model_fn, "m"), "model is .*VariableModel"),
+        (lambda: tff.learning.models.load(""), "path is ''"),
+        (
+            lambda: tff.learning.models.save_functional_model(3, "m"),
+            "functional_model is 3.*FunctionalModel",
+        ),
+        (
+            lambda: tff.learning.models.model_from_functional(3),
+            "functional_model is 3.*FunctionalModel",
+        ),
         (
             lambda: tff.learning.metrics.SumThenFinalizeFactory({}, {"loss": 0.0}),
             "left out: metrics start at zero",

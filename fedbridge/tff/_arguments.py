@@ -115,9 +115,7 @@ def evaluation_aggregator(given: Any, model_fn: Any) -> fc.EvaluationAggregator:
     """
     if given is None:
         return fc.sum_over_rounds
-    fits = isinstance(given, EvaluationProcess)
-    allowed = "what a factory of tff.learning.metrics creates, e.g. SumThenFinalizeFactory"
-    fc.check_argument(fits, "metrics_aggregation_process", given, allowed)
+    _check_evaluation(given)
     made = made_by(model_fn)
     own = getattr(made, "metric_finalizers", lambda: getattr(made, "finalize_metrics", None))()
     fc.check_argument(
@@ -127,6 +125,28 @@ def evaluation_aggregator(given: Any, model_fn: Any) -> fc.EvaluationAggregator:
         "the model's own, metric_finalizers() or finalize_metrics",
     )
     return given.aggregator
+
+
+def reconstruction_aggregator(given: Any, metrics: Mapping[str, Any]) -> fc.EvaluationAggregator:
+    """The same for the evaluation of a reconstruction, whose metrics the builder makes itself.
+
+    Raises:
+        ArgumentError: Something else, or one whose finalizers are of other metrics.
+    """
+    if given is None:
+        return fc.sum_over_rounds
+    _check_evaluation(given)
+    named = isinstance(given.finalizers, Mapping) and list(given.finalizers) == list(metrics)
+    names = ", ".join(map(repr, metrics))
+    allowed = f"a mapping of finalizers with the names {names}, in this order"
+    fc.check_argument(named, "metric_finalizers", given.finalizers, allowed)
+    return given.aggregator
+
+
+def _check_evaluation(given: Any) -> None:
+    fits = isinstance(given, EvaluationProcess)
+    allowed = "what a factory of tff.learning.metrics creates, e.g. SumThenFinalizeFactory"
+    fc.check_argument(fits, "metrics_aggregation_process", given, allowed)
 
 
 class EvaluationProcess(NamedTuple):

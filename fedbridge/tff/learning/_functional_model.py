@@ -1,5 +1,6 @@
 """`tff.learning.models.FunctionalModel`: a model as functions of its weights."""
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -118,10 +119,25 @@ class _OfKeras(FunctionalModel):
         self._keras_model, self._loss, self._metrics = keras_model, loss, metrics
 
     def _predict(self, model_weights: Any, x: Any, training: bool = True) -> Any:
-        variables = [*self._keras_model.trainable_weights, *self._keras_model.non_trainable_weights]
-        for variable, value in zip(variables, jax.tree.leaves(tuple(model_weights)), strict=True):
-            variable.assign(value)
-        return self._keras_model(x, training=training)
+        trainable, non_trainable = map(tuple, model_weights)
+        if hasattr(self._keras_model, "stateless_call"):  # Keras 3
+            call = self._keras_model.stateless_call
+            return call(trainable, non_trainable, x, training=training)[0]
+        return self._in_graph(trainable, non_trainable, x, training)
+
+    @functools.cached_property
+    def _in_graph(self) -> Callable[..., Any]:
+        """As in TFF: a copy of the model is made, with the weights in place of its variables."""
+        import tensorflow as tf
+
+        def call(trainable: Any, non_trainable: Any, x: Any, training: bool) -> Any:
+            rest = {True: list(trainable), False: list(non_trainable)}
+            take = lambda _, trainable=True, **given: rest[bool(trainable)].pop(0)
+            with tf.variable_creator_scope(take):
+                copy = tf.keras.models.clone_model(self._keras_model)
+            return copy(x, training)
+
+        return tf.function(call)
 
     def core_model(self) -> fc.Model:
         """By the converter of Keras models.

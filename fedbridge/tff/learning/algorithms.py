@@ -362,13 +362,16 @@ def build_fed_recon_eval(
 ) -> LearningProcess:
     """Its evaluation: the local variables are reconstructed first."""
     arguments.no_distributor(model_distributor)
-    _only_sums(metrics_aggregation_process)
+    model = _reconstruction.core_model(model_fn, loss_fn, metrics_fn)
     local = "reconstruction_optimizer_fn"
     return LearningProcess(
         algorithms.fed_recon_eval(
-            _reconstruction.core_model(model_fn, loss_fn, metrics_fn),
+            model,
             arguments.optimizer_or(reconstruction_optimizer_fn, local, _slow),
             dataset_split_fn=dataset_split_fn,
+            metrics_aggregator=arguments.reconstruction_aggregator(
+                metrics_aggregation_process, model.metrics
+            ),
         )
     )
 
@@ -390,11 +393,6 @@ def build_fed_kmeans(
         non_finite=fc.keep_non_finite,
     )
     return LearningProcess(process, read=points)
-
-
-def _only_sums(given: Any) -> None:
-    """Takes the default aggregation of an evaluation's metrics and nothing else."""
-    fc.check_argument(given is None, "metrics_aggregation_process", given, "left out: sums")
 
 
 __getattr__ = missing("tff.learning.algorithms")

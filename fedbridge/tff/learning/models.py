@@ -9,7 +9,16 @@ from fedbridge.tff.learning._functional_model import (
     FunctionalModel as FunctionalModel,
     functional_model_from_keras as functional_model_from_keras,
 )
+from fedbridge.tff.learning._model_from_functional import (
+    model_from_functional as model_from_functional,
+)
 from fedbridge.tff.learning._reconstruction import ReconstructionModel as ReconstructionModel
+from fedbridge.tff.learning._saved_models import (
+    load as load,
+    load_functional_model as load_functional_model,
+    save as save,
+    save_functional_model as save_functional_model,
+)
 from fedbridge.tff.learning._signatures import weights_type_from_model as weights_type_from_model
 from fedbridge.tff.learning._variable_model import (
     BatchOutput as BatchOutput,
