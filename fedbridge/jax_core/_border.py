@@ -66,7 +66,7 @@ def check_step(ran_over: Any) -> None:
     Raises:
         ArgumentError: It did.
     """
-    if np.any(ran_over):
+    if np.asarray(ran_over).any():
         raise ArgumentError(
             "server_optimizer: its step made weights that are not finite of weights and an update "
             "that are; its learning rate, or what its schedule gives for this round, is NaN, "

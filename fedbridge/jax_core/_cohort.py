@@ -107,10 +107,13 @@ class Cohort:
 
 
 def _key(seed: int, round: int) -> Any:
-    return _fold_in(jax.random.key(seed), np.uint32(round))
+    # As jax.random.key takes it, in 32 bits; but as one program, for start-up's sake.
+    return _key_of(np.int64(seed).astype(np.int32), np.uint32(round))
 
 
-_fold_in = jax.jit(jax.random.fold_in)
+@jax.jit
+def _key_of(seed: Int32[Any, ""], round: Any) -> Any:
+    return jax.random.fold_in(jax.random.key(seed), round)
 
 
 def bucket(size: int, least: int = 1, factor: int = 2) -> int:

@@ -186,7 +186,7 @@ def compose_learning_process(
         check_argument(isinstance(value, kind), part, value, f"of the type {kind.__name__}")
 
     def initialize() -> LearningAlgorithmState:
-        weights = jax.tree.map(jnp.asarray, model.initial_weights)
+        weights = jax.device_put(model.initial_weights)
         return LearningAlgorithmState(
             weights,
             (),
