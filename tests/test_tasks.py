@@ -83,6 +83,10 @@ def test_another_seed_is_other_weights():
             lambda: fb.tasks.stackoverflow.create_tag_prediction_task(SPEC, tag_vocab_size=0),
             "tag_vocab_size is 0; it must be a positive integer",
         ),
+        (
+            lambda: fb.tasks.stackoverflow.create_tag_prediction_task(SPEC, tag_vocab_size=True),
+            "tag_vocab_size is True; it must be a positive integer",
+        ),
     ],
 )
 def test_arguments_out_of_range_are_refused(make, words):

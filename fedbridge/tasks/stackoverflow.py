@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from fedbridge import datasets, models, preprocessing
-from fedbridge.jax_core import ClientDataError, FederatedArrays, Model, check_argument
+from fedbridge.jax_core import ClientDataError, FederatedArrays, Model, check_argument, is_whole
 from fedbridge.preprocessing import ClientSpec
 from fedbridge.tasks._baseline_task import BaselineTask, BaselineTaskDatasets, pipelines
 from fedbridge.tff_io import convert_once, find_file
@@ -245,5 +245,4 @@ def tag_prediction_model(num_words: int, num_tags: int, seed: int) -> Model:
 
 
 def _check_size(name: str, value: int) -> None:
-    good = isinstance(value, int) and value > 0
-    check_argument(good, name, value, "a positive integer")
+    check_argument(is_whole(value, 1), name, value, "a positive integer")
