@@ -478,7 +478,11 @@ NONE = {
     "fb.tasks.emnist.create_autoencoder_task(fb.ClientSpec(1, 2), 5, use_synthetic_data=True)":
         "eval_client_spec is 5; it must be a fb.ClientSpec",
     "fb.read_tag_counts('tags', 2.5)": "vocab_size is 2.5; ask for at least one tag",
-    "fb.convert(fb.__file__, 'out', preprocess=5)": "preprocess is 5; it must be a function, or None",
+    "fb.convert(fb.__file__, 'out', preprocess=5)": "preprocess is 5; it must be a function",
+    "fb.preprocessing.stackoverflow_word_prediction(text, vocab='abc')":
+        "vocabulary is 'abc'; it must be a list of words",
+    "fb.preprocessing.stackoverflow_word_prediction(text, vocab=5)":
+        "vocabulary is 5; it must be a list of words",
     "fb.from_clients([1])": "clients: expected a dictionary of clients, got list",
     "data.client(['a'])": r"client \['a'\]: there is no such client",
     "fb.algorithms.fed_multi_eval({3: model})": "models is {3: 'Model'}; it must be at least one",
@@ -548,6 +552,7 @@ _TELL = """
 import sys, json, optax, fedbridge as fb
 agg, sgdm = fb.aggregators, fb.optimizers.sgdm
 model = fb.models.softmax_regression((2,), 3)
+text = fb.from_clients({"a": {"tokens": ["to be"]}})
 data = fb.from_clients({"a": {"x": [[1.0, 2.0]], "y": [0]}})
 fed_avg = lambda **more: fb.algorithms.fed_avg(model, sgdm(0.1), **more)
 told = {}
