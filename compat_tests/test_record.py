@@ -155,8 +155,11 @@ SCRIPTS = {
     """,
     "nothing": "print('no round')",
     "prox": """
+    constrained = lambda: tf.keras.layers.Dense(5, kernel_constraint="non_neg")
     process = tff.learning.algorithms.build_weighted_fed_prox(
-        model_fn, proximal_strength=0.1, client_optimizer_fn=lambda: tf.keras.optimizers.SGD(0.1)
+        lambda: model_fn(layers=[constrained]),
+        proximal_strength=0.1,
+        client_optimizer_fn=lambda: tf.keras.optimizers.SGD(0.1),
     )
     process.next(process.initialize(), datasets())
     """,
@@ -517,10 +520,11 @@ def test_what_cannot_be_replayed_is_not_comparable(recorded, name, reason):
     assert reason in result.reason
 
 
-def test_fed_prox_is_noted_to_have_its_sign_reversed(recorded):
+def test_tffs_sign_of_fed_prox_and_its_way_with_constraints_are_noted(recorded):
     found = recorded["prox"].trace
     assert found.processes[0].arguments == {"proximal_strength": 0.1}
-    assert any("sign reversed" in note for note in found.notes)
+    for words in ("sign reversed", "constraints of weights as in TFF, never applied"):
+        assert any(words in note for note in found.notes)
 
 
 CELLS = {

@@ -48,7 +48,7 @@ def data_generate(
         int | None,
         typer.Option("--sentences", min=1, help="Of stackoverflow's train; default 397 a client."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="The same seed, the same data.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed, the same data.")] = 0,
 ) -> None:
     """Generate a stand-in for a data set, in TFF's own file format, without a network."""
     if dataset is DataSet.stackoverflow:

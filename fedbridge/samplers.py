@@ -5,7 +5,9 @@ order, and from another thread, and keeps nothing between them. `seed=None` draw
 the sampler is built.
 """
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -39,21 +41,24 @@ def uniform(size: int, *, seed: int | None = None, replace: bool = False) -> Sam
 
     Raises:
         ClientDataError: More clients are asked for than there are (without replacement).
+        ArgumentError: A seed that is no whole number from 0 to 2**32 - 1.
 
     Example:
         >>> uniform(5, seed=1)(0, [f"c{i}" for i in range(100)])
         ['c19', 'c78', 'c96', 'c16', 'c57']
     """
     _check_draw(size, seed, replace)
+    fits = seed is None or seed < 2**32
+    check_argument(fits, "seed", seed, "below 2**32, as NumPy's RandomState and TFF take it")
     start = np.random.RandomState(seed).randint(1, _MODULUS - 1)
 
     def sample(round: int, client_ids: Sequence[str]) -> list[str]:
-        if not replace and size > len(client_ids):
+        if size > len(client_ids) and not (replace and len(client_ids)):
             raise ClientDataError(
                 f"sampler: {size} clients a round of {len(client_ids)} there are; ask for fewer, "
                 "or pass replace=True."
             )
-        state = pow(_MULTIPLIER, int(round), _MODULUS) * int(start) % _MODULUS
+        state = pow(_MULTIPLIER, _whole(round), _MODULUS) * int(start) % _MODULUS
         chosen = np.random.RandomState(state).choice(len(client_ids), size, replace)
         return [client_ids[int(i)] for i in chosen]
 
@@ -83,7 +88,9 @@ def seeded_by_round(size: int, *, replace: bool = False) -> Sampler:
 
     def sample(round: int, client_ids: Sequence[str]) -> list[str]:
         _enough(size, len(client_ids), replace)
-        chosen = np.random.RandomState(int(round)).choice(len(client_ids), size, replace)
+        number = _whole(round, 0)
+        check_argument(number < 2**32, "round", round, "below 2**32, as NumPy's RandomState takes")
+        chosen = np.random.RandomState(number).choice(len(client_ids), size, replace)
         return [client_ids[int(i)] for i in chosen]
 
     return sample
@@ -196,7 +203,8 @@ def fixed(cohort: Sequence[str]) -> Sampler:
     """
     if isinstance(cohort, str):
         raise ClientDataError(f"fixed: {cohort!r} is one client id; pass [{cohort!r}].")
-    check_argument(isinstance(cohort, Sequence), "cohort", cohort, "a list of client ids")
+    listed = isinstance(cohort, Sequence) and all(isinstance(i, str) for i in cohort)
+    check_argument(listed, "cohort", cohort, "a list of client ids")
     chosen = list(cohort)
 
     def sample(round: int, client_ids: Sequence[str]) -> list[str]:
@@ -227,7 +235,7 @@ def round_robin(size: int) -> Sampler:
 
     def sample(round: int, client_ids: Sequence[str]) -> list[str]:
         _enough(size, len(client_ids), replace=False)
-        start = (int(round) - 1) * size
+        start = (_whole(round) - 1) * size
         return [client_ids[(start + i) % len(client_ids)] for i in range(size)]
 
     return sample
@@ -259,7 +267,7 @@ def available(
     check_function("sampler", sampler, "(round, client ids)")
     if period is not None:
         check_whole("period", period)
-    kept = {client_id: tuple(intervals) for client_id, intervals in trace.items()}
+    kept = {client_id: _intervals(client_id, given) for client_id, given in trace.items()}
     for client_id, intervals in kept.items():
         for start, stop in intervals:
             if stop < start:
@@ -269,13 +277,26 @@ def available(
                 )
 
     def sample(round: int, client_ids: Sequence[str]) -> list[str]:
-        at = int(round) if period is None else int(round) % period
+        at = _whole(round) if period is None else _whole(round) % period
         there = [
             i for i in client_ids if any(start <= at < stop for start, stop in kept.get(i, ()))
         ]
         return sampler(round, there)
 
     return sample
+
+
+def _intervals(client_id: str, given: Any) -> tuple[tuple[int, int], ...]:
+    try:
+        pairs = tuple((start, stop) for start, stop in given)
+    except (TypeError, ValueError):
+        pairs = None
+    if pairs is None or not all(is_real(end) and end == end for pair in pairs for end in pair):
+        raise ClientDataError(
+            f"client {client_id!r}: its trace is {given!r}; give a list of intervals (start, stop)"
+            " of rounds."
+        )
+    return pairs
 
 
 def _enough(size: int, there: int, replace: bool) -> None:
@@ -304,4 +325,14 @@ def _entropy(seed: int | None) -> int:
 
 
 def _generator(entropy: int, round: int) -> np.random.Generator:
-    return np.random.default_rng([entropy, int(round)])
+    return np.random.default_rng([entropy, _whole(round, 0)])
+
+
+def _whole(round: Any, least: float = -np.inf) -> int:
+    """The number of a round, which may be an integer of NumPy or JAX."""
+    try:
+        number = operator.index(round)
+    except TypeError:
+        raise ArgumentError(f"round is {round!r}; it must be a whole number.") from None
+    check_argument(number >= least, "round", round, f"a whole number of at least {least}")
+    return number

@@ -465,6 +465,26 @@ NONE = {
     "fb.samplers.uniform(1, seed='a')": "seed is 'a'; it must be a whole number",
     "fb.samplers.weighted_by_size(1, [3])": r"sizes is \[3\]; it must be a mapping",
     "fb.samplers.fixed(3)": "cohort is 3; it must be a list of client ids",
+    "fb.samplers.fixed([['a']])": r"cohort is \[\['a'\]\]; it must be a list of client ids",
+    "fb.samplers.uniform(1)(None, ['a'])": "round is None; it must be a whole number",
+    "fb.samplers.round_robin(1)(1.5, ['a'])": "round is 1.5; it must be a whole number",
+    **{
+        f"fb.samplers.available({{'a': {given}}}, fb.samplers.all_clients)":
+            r"client 'a': its trace is .*; give a list of intervals \(start, stop\)"
+        for given in ("(0, 3)", "[(0,)]", "5", "None", "[(0, float('nan'))]", "['ab']")
+    },
+    "fb.tasks.emnist.create_autoencoder_task(None, use_synthetic_data=True)":
+        "train_client_spec is None; it must be a fb.ClientSpec",
+    "fb.tasks.emnist.create_autoencoder_task(fb.ClientSpec(1, 2), 5, use_synthetic_data=True)":
+        "eval_client_spec is 5; it must be a fb.ClientSpec",
+    "fb.read_tag_counts('tags', 2.5)": "vocab_size is 2.5; ask for at least one tag",
+    "fb.convert(fb.__file__, 'out', preprocess=5)": "preprocess is 5; it must be a function",
+    "fb.preprocessing.stackoverflow_word_prediction(text, vocab='abc')":
+        "vocabulary is 'abc'; it must be a list of words",
+    "fb.preprocessing.stackoverflow_word_prediction(text, vocab=5)":
+        "vocabulary is 5; it must be a list of words",
+    "fb.from_clients([1])": "clients: expected a dictionary of clients, got list",
+    "data.client(['a'])": r"client \['a'\]: there is no such client",
     "fb.algorithms.fed_multi_eval({3: model})": "models is {3: 'Model'}; it must be at least one",
     "fb.algorithms.fed_eval(fb.models.emnist_cnn)": "model is <function .*it must be a model",
     "fb.algorithms.fed_recon(model)": "model is Model.*it must be a ReconstructionModel",
@@ -532,6 +552,7 @@ _TELL = """
 import sys, json, optax, fedbridge as fb
 agg, sgdm = fb.aggregators, fb.optimizers.sgdm
 model = fb.models.softmax_regression((2,), 3)
+text = fb.from_clients({"a": {"tokens": ["to be"]}})
 data = fb.from_clients({"a": {"x": [[1.0, 2.0]], "y": [0]}})
 fed_avg = lambda **more: fb.algorithms.fed_avg(model, sgdm(0.1), **more)
 told = {}
@@ -549,6 +570,6 @@ def test_parts_that_are_none():
     told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     for expression, words in NONE.items():
         text = told.get(expression, "nothing")
-        assert re.match(f"(?s)ArgumentError: {words}", text), (expression, text)
+        assert re.match(f"(?s)(Argument|ClientData)Error: {words}", text), (expression, text)
         assert len(text) < 250, text
         assert_one_sentence(text)

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from fedbridge.jax_core import ClientDataError, Fraction255
+from fedbridge.jax_core import ArgumentError, ClientDataError, Fraction255
 from fedbridge.tff_io import (
     _data_folder,
     find_data,
@@ -139,6 +139,9 @@ def test_stackoverflow_of_no_size(tmp_path):
         generate_stackoverflow(0, tmp_path)
     with pytest.raises(ClientDataError, match="3 sentences are too few for 4 clients; ask"):
         generate_stackoverflow(4, tmp_path, sentences=3)
+    for generate in (generate_emnist, generate_stackoverflow):
+        with pytest.raises(ArgumentError, match="seed is -1; it must be a whole number of at le"):
+            generate(1, tmp_path, seed=-1)
     assert not list(tmp_path.iterdir())
 
 

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from fedbridge.jax_core import ModelError, ModelWeights
-from fedbridge.tff_io import from_keras, from_keras_config, random_layers
+from fedbridge.tff_io import (
+    from_keras,
+    from_keras_config,
+    ignore_constraints,
+    random_layers,
+)
 
 keras = pytest.importorskip("keras")
 layers = keras.layers
@@ -333,12 +338,28 @@ def test_batch_normalization_warns():
     assert [len(side) for side in converted_model.initial_weights] == [2, 2]
 
 
-def test_constraints_warn():
-    with jax.numpy_rank_promotion("allow"):
-        dense = layers.Dense(1, kernel_constraint="non_neg")
-        model = keras.Sequential([layers.Input((3,)), dense])
-    with pytest.warns(UserWarning, match="constraints of weights, which do nothing in federated"):
+def test_constraints_are_refused_unless_ignored():
+    def clipped(weight):
+        return jnp.clip(weight, 0, 1)
+
+    dense = layers.Dense(1, name="out", kernel_constraint="non_neg")
+    for layer, shape, words in [
+        (dense, (3,), 'layer "out" has kernel_constraint=NonNeg'),
+        (
+            layers.Bidirectional(layers.GRU(2, recurrent_constraint=keras.constraints.MaxNorm(2))),
+            (4, 3),
+            "has recurrent_constraint=MaxNorm, which does nothing in federated training: leave it",
+        ),
+        (layers.Dense(1, bias_constraint=clipped, name="own"), (3,), "bias_constraint=clipped"),
+    ]:
+        with jax.numpy_rank_promotion("allow"):
+            model = keras.Sequential([layers.Input(shape), layer])
+        with pytest.raises(ModelError, match=words):
+            from_keras(model, keras.losses.MeanSquaredError())
+    with pytest.raises(ModelError, match=r"or pass constraints=fb\.ignore_constraints to train"):
         from_keras(model, keras.losses.MeanSquaredError())
+    ignored = from_keras(model, keras.losses.MeanSquaredError(), constraints=ignore_constraints)
+    assert len(ignored.initial_weights.trainable) == 2
 
 
 def converted(*specs, weights=()):

@@ -11,6 +11,7 @@ from fedbridge.tff_io import (
     from_keras,
     from_keras_reconstruction,
     from_keras_reconstruction_config,
+    ignore_constraints,
 )
 
 keras = pytest.importorskip("keras")
@@ -117,6 +118,17 @@ def test_variables_belong_to_one_side():
     for ours, own, words in refused:
         with pytest.raises(ModelError, match=words):
             from_keras_reconstruction(keras_model, ours, own, loss())
+
+
+def test_constraints_are_refused_unless_ignored():
+    first = keras.layers.Dense(3, "softmax", kernel_constraint="non_neg", name="first")
+    keras_model = keras.Sequential([keras.layers.Input((4,)), first])
+    with pytest.raises(ModelError, match='layer "first" has kernel_constraint=NonNeg'):
+        from_keras_reconstruction(keras_model, [first], [], loss())
+    ignored = from_keras_reconstruction(
+        keras_model, [first], [], loss(), constraints=ignore_constraints
+    )
+    assert len(ignored.initial_weights.trainable) == 2
 
 
 def test_names_of_metrics_are_their_own():

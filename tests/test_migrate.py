@@ -159,6 +159,22 @@ def test_unweighted_prox_has_tff_sign_and_says_so(write):
     assert notes[0].startswith("line 3: TFF's proximal term has the wrong sign")
 
 
+def test_constraints_are_ignored_as_in_tff_and_it_says_so(write):
+    new, notes = migrate(
+        write("""
+        import tensorflow as tf
+        import tensorflow_federated as tff
+        def model_fn():
+            dense = tf.keras.layers.Dense(1, kernel_constraint="non_neg")
+            model = tf.keras.Sequential([tf.keras.layers.InputLayer((3,)), dense])
+            return tff.learning.models.from_keras_model(model, loss, spec)
+        """)
+    )
+    assert "fb.from_keras(model, loss, constraints=fb.ignore_constraints)" in new
+    (note,) = notes
+    assert note.startswith("line 5: TFF never applies constraints, so they are ignored: leave ker")
+
+
 def test_arguments_by_name_and_in_any_order(write):
     new = migrate(
         write("""

@@ -148,6 +148,15 @@ def test_an_availability_trace_bounds_the_choice():
             ArgumentError,
             "period is 0; it must be a whole number",
         ),
+        (lambda: samplers.uniform(1, seed=2**40), ArgumentError, r"seed is \d+; .* below 2\*\*32"),
+        (lambda: samplers.uniform(2, replace=True)(1, []), ClientDataError, "2 clients.* of 0"),
+        (lambda: samplers.poisson(0.5)(-1, IDS), ArgumentError, "round is -1; .* at least 0"),
+        (lambda: samplers.seeded_by_round(1)(-1, IDS), ArgumentError, "round is -1; .* at least 0"),
+        (
+            lambda: samplers.seeded_by_round(1)(2**32, IDS),
+            ArgumentError,
+            r"round is 4294967296; it must be below 2\*\*32",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(build, error, words):

@@ -83,6 +83,10 @@ def test_another_seed_is_other_weights():
             lambda: fb.tasks.stackoverflow.create_tag_prediction_task(SPEC, tag_vocab_size=0),
             "tag_vocab_size is 0; it must be a positive integer",
         ),
+        (
+            lambda: fb.tasks.stackoverflow.create_tag_prediction_task(SPEC, tag_vocab_size=True),
+            "tag_vocab_size is True; it must be a positive integer",
+        ),
     ],
 )
 def test_arguments_out_of_range_are_refused(make, words):
@@ -124,6 +128,19 @@ def test_a_files_text_is_converted_once_and_a_small_vocabulary_is_named(tmp_path
     assert {leaf.shape[-1] for leaf in jax.tree.leaves(weights)} == {1}
     with pytest.raises(fb.ClientDataError, match="tag_count: it has 1 tags, fewer than the 2"):
         tags(tag_vocab_size=2)
+    with pytest.raises(fb.ClientDataError, match="tag_count: it has 1 tags, fewer than the 500"):
+        tags(tag_vocab_size=500)  # asked for, though it is the default of TFF
+
+
+def test_of_the_synthetic_tags_there_are_as_many_as_asked_for():
+    create = lambda size: fb.tasks.stackoverflow.create_tag_prediction_task(
+        SPEC, tag_vocab_size=size, use_synthetic_data=True
+    )
+    for asked, there in ((None, 20), (3, 3)):
+        weights = create(asked).model.initial_weights.trainable
+        assert {leaf.shape[-1] for leaf in jax.tree.leaves(weights)} == {there}
+    with pytest.raises(fb.ClientDataError, match="have 20 tags, fewer than the 500 asked for; ask"):
+        create(500)
 
 
 def test_the_published_numbers_make_the_papers_process():

@@ -16,7 +16,8 @@ import fedbridge as fb
 from fedbridge import tff
 from fedbridge.cli import app
 from fedbridge.tff import _client_batches, _process, _run
-from fedbridge.tff._errors import runs
+from fedbridge.tff._errors import Note, runs
+from fedbridge.tff.learning import _reconstruction
 from fedbridge.tff_io import write_sql
 
 RNG = np.random.default_rng(0)
@@ -500,6 +501,22 @@ def test_reconstruction_under_both_names():
     assert older_metrics["train"]["loss"] == metrics["client_work"]["train"]["loss"]
     for one, other in zip(state.model.trainable, older_state.model.trainable, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_constraints_of_keras_do_nothing_and_one_line_says_so():
+    dense = keras.layers.Dense(3, kernel_constraint="non_neg", bias_constraint="non_neg")
+    model = keras.Sequential([keras.layers.Input((4,)), dense])
+    loss, models = keras.losses.MeanSquaredError(), tff.learning.models
+    partly_local = models.ReconstructionModel.from_keras_model_and_layers(
+        model, global_layers=[dense], local_layers=[]
+    )
+    for core_model in (
+        models.from_keras_model(model, loss, None).core_model,
+        models.functional_model_from_keras(model, loss, None).core_model,
+        lambda: _reconstruction.core_model(lambda: partly_local, lambda: loss, None),
+    ):
+        with pytest.warns(Note, match="constraints of weights as in TFF, never applied"):
+            assert len(core_model().initial_weights.trainable) == 2
 
 
 def test_functional_models_of_keras_leave_penalties_out():

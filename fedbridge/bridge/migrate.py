@@ -187,7 +187,7 @@ class _Migration:
             arguments = built(node, builder, self._text, self.found.aliases)
             return self._called(node, f"fb.algorithms.{builder.name}", arguments)
         if last == "from_keras_model":
-            return self._called(node, "fb.from_keras", model(node, self._text))
+            return self._called(node, "fb.from_keras", self._keras_model(node))
         if last in names.FROM_CLIENTS:
             ids, function = self._given(node, *names.FROM_CLIENTS[last])
             return f"fb.from_datasets({{i: {function}(i) for i in {ids}}})"
@@ -212,6 +212,17 @@ class _Migration:
         if called_name(node) in self.found.helpers:
             return f"{called_name(node)}({self._arguments(node)}, round={self._round(node)})"
         return self._method(node) if isinstance(node.func, ast.Attribute) else None
+
+    def _keras_model(self, node: ast.Call) -> list[str]:
+        arguments = model(node, self._text)
+        constraint = self.found.constraint()
+        if constraint is None:
+            return arguments
+        self.notes.append(
+            f"line {constraint.value.lineno}: TFF never applies constraints, so they are ignored:"
+            f" leave {constraint.arg} and constraints=... out."
+        )
+        return [*arguments, "constraints=fb.ignore_constraints"]
 
     def _method(self, node: ast.Call) -> str | None:
         object_, name = node.func.value, node.func.attr  # type: ignore[attr-defined]

@@ -57,6 +57,11 @@ class Found:
         """The builder that a call calls."""
         return names.BUILDERS.get(self.symbol(node.func)) if isinstance(node, ast.Call) else None
 
+    def constraint(self) -> ast.keyword | None:
+        """The first constraint of a Keras weight, `kernel_constraint=...`."""
+        keywords = (node for node in ast.walk(self.tree) if isinstance(node, ast.keyword))
+        return next((one for one in keywords if (one.arg or "").endswith("_constraint")), None)
+
     def makes_list(self, node: ast.AST) -> bool:
         """Whether an expression gives the clients of a round."""
         return is_list(node) or called_name(node) in self.helpers

@@ -265,6 +265,8 @@ def _notes(watch: Any, description: dict[str, Any], loss: Any, kind: str, model_
             if model_kind == "keras"
             else f"regularization as in TFF, left out of a {model_kind} model: see docs/differences"
         )
+    if '_constraint": {' in text:
+        watch.note("constraints of weights as in TFF, never applied: see docs/differences")
     if '"mask_zero": true' in text or any(layer["class_name"] == "Masking" for layer in layers):
         watch.note("padding as in TFF, not masked in the loss: see docs/differences")
     last = layers[-1]["config"].get("activation") if layers else None

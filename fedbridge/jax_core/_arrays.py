@@ -264,7 +264,7 @@ class FederatedArrays:
     def _position(self, client_id: str) -> int:
         try:
             return self._positions[client_id]
-        except KeyError:
+        except (KeyError, TypeError):  # a list, say, is no key
             some = ", ".join(map(repr, self.client_ids[:3])) + (
                 ", ..." if len(self.client_ids) > 3 else ""
             )

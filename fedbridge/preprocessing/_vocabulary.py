@@ -18,7 +18,7 @@ class Vocabulary(dict[bytes, int]):
         num_oov_buckets: The buckets for unknown words.
 
     Raises:
-        ArgumentError: No words, one of them twice, or no bucket.
+        ArgumentError: No list of words, one of them twice, or no bucket.
 
     Example:
         >>> vocabulary = Vocabulary(["the", "a"], num_oov_buckets=3)
@@ -27,6 +27,8 @@ class Vocabulary(dict[bytes, int]):
     """
 
     def __init__(self, words: Sequence[str | bytes], num_oov_buckets: int = 1):
+        listed = isinstance(words, Iterable) and not isinstance(words, str | bytes)
+        check_argument(listed, "vocabulary", words, "a list of words")
         keys = [word.encode() if isinstance(word, str) else word for word in words]
         super().__init__(zip(keys, itertools.count(), strict=False))
         check_argument(len(keys) > 0, "vocabulary", words, "at least one word")

@@ -114,6 +114,10 @@ def pipelines(
     debug_seed: int | None = None,
 ) -> tuple[Pipeline, Pipeline]:
     """For training and for evaluation, which by default does not shuffle."""
+    specs = {"train_client_spec": train_client_spec, "eval_client_spec": eval_client_spec}
+    for name, spec in specs.items():
+        right = isinstance(spec, ClientSpec) or (spec is None and name == "eval_client_spec")
+        check_argument(right, name, spec, "a fb.ClientSpec, e.g. fb.ClientSpec(1, batch_size=20)")
     evaluation = eval_client_spec or ClientSpec(1, eval_batch_size, shuffle_buffer_size=1)
     train = train_client_spec.pipeline(data_set, debug_seed)
     return train, evaluation.pipeline(data_set, debug_seed)

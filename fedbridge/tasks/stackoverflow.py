@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 
 from fedbridge import datasets, models, preprocessing
-from fedbridge.jax_core import FederatedArrays, Model, check_argument
+from fedbridge.jax_core import ClientDataError, FederatedArrays, Model, check_argument, is_whole
 from fedbridge.preprocessing import ClientSpec
 from fedbridge.tasks._baseline_task import BaselineTask, BaselineTaskDatasets, pipelines
 from fedbridge.tff_io import convert_once, find_file
@@ -107,7 +107,7 @@ def create_tag_prediction_task(
     train_client_spec: ClientSpec,
     eval_client_spec: ClientSpec | None = None,
     word_vocab_size: int = DEFAULT_WORD_VOCAB_SIZE,
-    tag_vocab_size: int = DEFAULT_TAG_VOCAB_SIZE,
+    tag_vocab_size: int | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     use_synthetic_data: bool = False,
     *,
@@ -120,31 +120,37 @@ def create_tag_prediction_task(
         train_client_spec: As in `create_word_prediction_task`, and so are the other arguments.
         eval_client_spec: How the examples become batches in an evaluation; default batches of 100.
         word_vocab_size: How many words are known.
-        tag_vocab_size: How many tags are predicted, the most frequent ones; of TFF's default of
-            500 those there are, as TFF does.
+        tag_vocab_size: How many tags are predicted, the most frequent ones. None: TFF's 500, or
+            as many as there are.
         cache_dir: As in `fb.datasets.stackoverflow.load_data`.
-        use_synthetic_data: TFF's synthetic data.
+        use_synthetic_data: TFF's synthetic data, with 60 words and 20 tags, in place of files.
         seed: Of the model's initial weights.
         progress: Told how far the conversion of a split is.
 
     Raises:
         ArgumentError: A number below 1.
-        ClientDataError: As `create_word_prediction_task`; also fewer tags than asked for in the
-            file of tags, unless the default is (TFF always takes those there are).
+        ClientDataError: As `create_word_prediction_task`; also fewer tags than `tag_vocab_size`
+            (TFF takes those there are).
     """
     _check_size("word_vocab_size", word_vocab_size)
-    _check_size("tag_vocab_size", tag_vocab_size)
+    if tag_vocab_size is not None:
+        _check_size("tag_vocab_size", tag_vocab_size)
+    num_tags = tag_vocab_size or DEFAULT_TAG_VOCAB_SIZE
     source = datasets.stackoverflow
     if use_synthetic_data:
         raw = source.get_synthetic()
         words = list(source.get_synthetic_word_counts())[:word_vocab_size]
-        tags = list(source.get_synthetic_tag_counts())[:tag_vocab_size]
+        tags = list(source.get_synthetic_tag_counts())[:num_tags]
+        if len(tags) < (tag_vocab_size or 1):
+            raise ClientDataError(
+                f"the synthetic data have {len(tags)} tags, fewer than the {tag_vocab_size} asked"
+                " for; ask for no more (tag_vocab_size), or leave use_synthetic_data out."
+            )
         return create_tag_prediction_task_from_datasets(
             train_client_spec, eval_client_spec, words, tags, raw, raw, raw, seed=seed
         )
     words = list(source.load_word_counts(cache_dir, word_vocab_size))
-    asked = None if tag_vocab_size == DEFAULT_TAG_VOCAB_SIZE else tag_vocab_size
-    tags = list(source.load_tag_counts(cache_dir, asked))[:tag_vocab_size]
+    tags = list(source.load_tag_counts(cache_dir, tag_vocab_size))[:num_tags]
     splits = _converted(_bags(words, tags), cache_dir, progress)
     return _tag_task(splits, train_client_spec, eval_client_spec, len(words), len(tags), seed)
 
@@ -239,5 +245,4 @@ def tag_prediction_model(num_words: int, num_tags: int, seed: int) -> Model:
 
 
 def _check_size(name: str, value: int) -> None:
-    good = isinstance(value, int) and value > 0
-    check_argument(good, name, value, "a positive integer")
+    check_argument(is_whole(value, 1), name, value, "a positive integer")

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from fedbridge.bridge import eras
 from fedbridge.jax_core import FedbridgeError
+from fedbridge.tff_io import Constraint
 
 
 class MissingNameError(FedbridgeError, AttributeError):
@@ -22,6 +23,11 @@ class Note(UserWarning):
 def note(text: str) -> None:
     """Shows a note, once for each place that it is written for."""
     warnings.warn(text, Note, stacklevel=3)
+
+
+def note_constraint(constraint: Constraint) -> None:
+    """Leaves a constraint of a Keras model out, as TFF does, and says so once for all of them."""
+    note("constraints of weights as in TFF, never applied: see docs/differences")
 
 
 def missing(

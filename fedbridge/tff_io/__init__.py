@@ -26,6 +26,10 @@ from fedbridge.tff_io._generate_stackoverflow import (
     generate_stackoverflow as generate_stackoverflow,
 )
 from fedbridge.tff_io._hdf5 import from_hdf5 as from_hdf5
+from fedbridge.tff_io._keras_constraints import (
+    Constraint as Constraint,
+    ignore_constraints as ignore_constraints,
+)
 from fedbridge.tff_io._keras_graph import random_layers as random_layers
 from fedbridge.tff_io._keras_model import (
     from_keras as from_keras,

@@ -40,6 +40,11 @@ def from_clients(clients: Mapping[Any, Any]) -> FederatedArrays:
         >>> from_clients(clients)
         FederatedArrays(2 clients, 3 examples: y int64[])
     """
+    if not isinstance(clients, Mapping):
+        raise ClientDataError(
+            f"clients: expected a dictionary of clients, got {type(clients).__name__}; give each "
+            "one an id, as {'a': {'x': ..., 'y': ...}}."
+        )
     arrays = {}
     for client_id, features in clients.items():
         if not isinstance(features, Mapping):

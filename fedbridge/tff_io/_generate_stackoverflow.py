@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedbridge.jax_core import ClientDataError
+from fedbridge.jax_core import ClientDataError, check_whole
 from fedbridge.tff_io._example_proto import join_features, serialize_feature
 from fedbridge.tff_io._files import write_whole
 from fedbridge.tff_io._sql_write import write_records
@@ -74,9 +74,11 @@ def generate_stackoverflow(
     Raises:
         ClientDataError: No clients asked for, fewer sentences than clients, or a folder that
             cannot be written.
+        ArgumentError: A negative seed.
     """
     if num_clients < 1:
         raise ClientDataError(f"{num_clients} clients cannot be generated; ask for at least one.")
+    check_whole("seed", seed, 0)
     if sentences is None:
         sentences = num_clients * _TRAIN[1] // _TRAIN[0]
     if sentences < num_clients:

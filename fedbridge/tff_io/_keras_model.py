@@ -5,7 +5,6 @@ objective is the loss plus the layers' regularization, the reported loss is with
 """
 
 import json
-import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -24,6 +23,11 @@ from fedbridge.jax_core import (
     ModelWeights,
     check_labels,
 )
+from fedbridge.tff_io._keras_constraints import (
+    Constraints,
+    constraints_of,
+    refuse_constraints,
+)
 from fedbridge.tff_io._keras_graph import Graph, read_graph
 from fedbridge.tff_io._keras_loss_table import loss_function
 from fedbridge.tff_io._keras_losses import LossFn, Mask
@@ -38,6 +42,7 @@ def from_keras(
     metrics: Sequence[Any] = (),
     *,
     loss_weights: Sequence[float] | None = None,
+    constraints: Constraints = refuse_constraints,
 ) -> Model:
     """Makes a `Model` of a Keras model, as `tff.learning.models.from_keras_model` does.
 
@@ -46,6 +51,8 @@ def from_keras(
         loss: An instance of a Keras loss, or a list with one for each output of the model.
         metrics: Instances of Keras metrics, or functions without arguments that make them.
         loss_weights: For a list of losses, what each is multiplied with.
+        constraints: What becomes of each constraint of a weight, which would do nothing: it is
+            refused. `fb.ignore_constraints` is TFF's way.
 
     Returns:
         A model of batches with the features "x" and "y", which starts from the Keras model's
@@ -53,11 +60,10 @@ def from_keras(
 
     Raises:
         ModelError: For a layer, loss, metric or argument that fedbridge does not compute; it names
-            what is supported.
+            what is supported. Also for a weight with a constraint, which TFF never applies.
 
     Warns:
-        UserWarning: The model has batch normalization, as `from_keras_model` warns; or constraints
-            of weights, which TFF's optimizers do not know, so that they do nothing, here as there.
+        UserWarning: The model has batch normalization, as `from_keras_model` warns.
     """
     try:
         written = json.loads(keras_model.to_json())
@@ -76,12 +82,8 @@ def from_keras(
             " federated training, as in TFF; GroupNormalization has none",
             stacklevel=2,
         )
-    if re.search(r'_constraint": [^n]', json.dumps(written)):  # other than null
-        warnings.warn(
-            "the model has constraints of weights, which do nothing in federated training, in TFF"
-            " as here; leave them out, or project the weights with set_model_weights",
-            stacklevel=2,
-        )
+    for constraint in constraints_of(written):
+        constraints(constraint)
     losses = loss if isinstance(loss, list | tuple) else [loss]
     specs = [describe_keras(one) for one in losses]
     return from_keras_config(
@@ -107,7 +109,8 @@ def from_keras_config(
 
     Args:
         class_name: `"Sequential"` or `"Functional"`, as in `keras_model.to_json()`.
-        config: What `keras_model.get_config()` gives in Keras 2.14 or Keras 3.
+        config: What `keras_model.get_config()` gives in Keras 2.14 or Keras 3; constraints in it do
+            nothing, as in TFF.
         loss: `{"class_name": ..., "config": ...}` of the loss, or a list with one for each output.
         metrics: The same of each metric.
         weights: In the order of `keras_model.trainable_variables` and `non_trainable_variables`.

@@ -18,6 +18,7 @@ from fedbridge.jax_core import (
     ReconstructionModel,
     metrics as fb_metrics,
 )
+from fedbridge.tff_io._keras_constraints import Constraints, refuse_constraints
 from fedbridge.tff_io._keras_losses import Mask
 from fedbridge.tff_io._keras_model import from_keras, from_keras_config
 from fedbridge.tff_io._keras_objects import Spec
@@ -45,6 +46,8 @@ def from_keras_reconstruction(
     local_layers: Iterable[Any],
     loss: Any,
     metrics: Sequence[Any] = (),
+    *,
+    constraints: Constraints = refuse_constraints,
 ) -> ReconstructionModel:
     """Makes a `ReconstructionModel` of a Keras model, as TFF's `from_keras_model_and_layers`.
 
@@ -55,6 +58,7 @@ def from_keras_reconstruction(
         loss: An instance of a Keras loss; TFF's `loss_fn` makes one.
         metrics: Instances of Keras metrics, or functions without arguments that make them; TFF's
             `metrics_fn` makes a list of them.
+        constraints: As in `from_keras`.
 
     Returns:
         A model of batches with the features "x" and "y". Global weights start from those that the
@@ -72,7 +76,9 @@ def from_keras_reconstruction(
         for whose, layers in (("global", list(global_layers)), ("local", list(local_layers)))
         for side in ("trainable", "non_trainable")
     }
-    return from_keras_reconstruction_variables(keras_model, groups, loss, metrics)
+    return from_keras_reconstruction_variables(
+        keras_model, groups, loss, metrics, constraints=constraints
+    )
 
 
 def from_keras_reconstruction_variables(
@@ -80,6 +86,8 @@ def from_keras_reconstruction_variables(
     groups: Mapping[str, Sequence[Any]],
     loss: Any,
     metrics: Sequence[Any] = (),
+    *,
+    constraints: Constraints = refuse_constraints,
 ) -> ReconstructionModel:
     """The same of single variables, as TFF's `from_keras_model_and_variables`.
 
@@ -88,11 +96,12 @@ def from_keras_reconstruction_variables(
         groups: Which variables of the model are whose, by the fields of `Partition`.
         loss: As in `from_keras_reconstruction`.
         metrics: As there.
+        constraints: As in `from_keras`.
 
     Raises:
         ModelError: As `from_keras`; and for a variable that belongs to two groups, or to none.
     """
-    model = from_keras(keras_model, loss, metrics)
+    model = from_keras(keras_model, loss, metrics, constraints=constraints)
     sides = {
         "trainable": list(keras_model.trainable_weights),
         "non_trainable": list(keras_model.non_trainable_weights),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fedbridge import preprocessing
-from fedbridge.jax_core import ClientDataError, FederatedArrays
+from fedbridge.jax_core import ClientDataError, FederatedArrays, check_argument
 from fedbridge.tff_io._element_spec import FeatureSpec
 from fedbridge.tff_io._sql import joined_blocks
 
@@ -33,6 +33,7 @@ def describe(preprocess: Preprocess | None) -> Described | None:
     """
     if preprocess is None:
         return None
+    check_argument(callable(preprocess), "preprocess", preprocess, "a function, or None")
     partial = functools.partial(preprocess)  # of a partial, it is the same one
     name = getattr(partial.func, "__name__", repr(partial.func))
     if getattr(preprocessing, name, None) is not partial.func or not _takes_data(partial.func):

@@ -9,7 +9,7 @@ from collections.abc import Sized
 from pathlib import Path
 from typing import TextIO
 
-from fedbridge.jax_core import ClientDataError
+from fedbridge.jax_core import ClientDataError, is_whole
 
 
 def read_word_counts(path: str | os.PathLike[str], vocab_size: int | None = None) -> dict[str, int]:
@@ -85,7 +85,7 @@ def read_tag_counts(path: str | os.PathLike[str], vocab_size: int | None = None)
 
 
 def _check_asked(vocab_size: int | None, what: str) -> None:
-    if vocab_size is not None and vocab_size < 1:
+    if vocab_size is not None and not is_whole(vocab_size, 1):
         raise ClientDataError(f"vocab_size is {vocab_size}; ask for at least one {what}.")
 
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from fedbridge import jax_core as fc
-from fedbridge.tff._errors import note
+from fedbridge.tff._errors import note, note_constraint
 from fedbridge.tff.learning._keras_finalizer import fresh
 from fedbridge.tff.learning._variable_model import BatchOutput, x_and_y
 from fedbridge.tff_io import Body, Computed, as_functional, from_keras, from_tensorflow
@@ -145,7 +145,12 @@ class _OfKeras(FunctionalModel):
         Raises:
             ModelError: For a layer, loss or metric that fedbridge does not compute.
         """
-        model = from_keras(self._keras_model, self._loss, list(self._metrics.values()))
+        model = from_keras(
+            self._keras_model,
+            self._loss,
+            list(self._metrics.values()),
+            constraints=note_constraint,
+        )
         return as_functional(model, list(self._metrics))
 
 

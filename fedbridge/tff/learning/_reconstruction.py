@@ -5,6 +5,7 @@ from typing import Any
 
 from fedbridge import jax_core as fc
 from fedbridge.tff import _arguments as arguments
+from fedbridge.tff._errors import note_constraint
 from fedbridge.tff._process import ModelWeights
 from fedbridge.tff_io import Partition, from_keras_reconstruction_variables
 
@@ -100,4 +101,6 @@ def core_model(model_fn: Any, loss_fn: Any, metrics_fn: Any) -> fc.Reconstructio
         )
     loss = loss_fn() if callable(loss_fn) and not hasattr(loss_fn, "reduction") else loss_fn
     metrics = metrics_fn() if metrics_fn else []
-    return from_keras_reconstruction_variables(made.keras_model, made.groups, loss, metrics)
+    return from_keras_reconstruction_variables(
+        made.keras_model, made.groups, loss, metrics, constraints=note_constraint
+    )

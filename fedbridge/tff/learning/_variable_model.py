@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fedbridge import jax_core as fc
-from fedbridge.tff._errors import note
+from fedbridge.tff._errors import note, note_constraint
 from fedbridge.tff.learning._keras_finalizer import create_keras_metric_finalizer, is_made
 from fedbridge.tff.learning._keras_metrics import counters, mean_loss
 from fedbridge.tff_io import Body, Computed, from_keras, from_tensorflow
@@ -114,7 +114,11 @@ class KerasModel(VariableModel):
         if self._core is None:
             try:
                 self._core = from_keras(
-                    self._keras_model, self._loss, self._given, loss_weights=self._loss_weights
+                    self._keras_model,
+                    self._loss,
+                    self._given,
+                    loss_weights=self._loss_weights,
+                    constraints=note_constraint,
                 )
             except fc.ModelError as unknown:
                 if not self._is_tensorflow_code():
