@@ -320,3 +320,47 @@ def test_released_saved_models_go_both_ways(tff, tmp_path):
             assert np.asarray(one).dtype == np.asarray(other).dtype
             np.testing.assert_array_equal(one, other)
     assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["release_1", "release_2"]
+
+
+def test_rounds_of_no_clients_are_tffs(tff):
+    import tensorflow as tf
+
+    spec = collections.OrderedDict(
+        x=tf.TensorSpec([None, 4], tf.float32), y=tf.TensorSpec([None, 1], tf.int32)
+    )
+    x, y = np.arange(20, dtype=np.float32).reshape(5, 4) / 20, np.arange(5, dtype=np.int32)[:, None]
+    some = [tf.data.Dataset.from_tensor_slices(collections.OrderedDict(x=x, y=y % 3)).batch(2)]
+
+    def runs(t):
+        def model_fn(loss=None):
+            return t.learning.models.from_keras_model(
+                tf.keras.Sequential([
+                    tf.keras.layers.InputLayer(input_shape=(4,)),
+                    tf.keras.layers.Dense(3, kernel_initializer="ones"),
+                ]),
+                loss or tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+                spec,
+            )  # fmt: skip
+
+        build, sgdm = t.learning.algorithms, t.learning.optimizers.build_sgdm
+        scheduled = t.learning.optimizers.schedule_learning_rate(
+            sgdm(1.0), lambda step: 0.1 / (tf.cast(step, tf.float32) + 1.0)
+        )
+        for process in (
+            build.build_weighted_fed_avg(model_fn, scheduled, sgdm(1.0)),
+            build.build_weighted_mime_lite(model_fn, sgdm(0.1, 0.9)),
+            build.build_unweighted_fed_prox(model_fn, 0.1, sgdm(0.1)),
+            build.build_fed_eval(lambda: model_fn(tf.keras.losses.Hinge())),
+        ):
+            state = process.initialize()
+            for clients in ([], some, []):
+                state, metrics = process.next(state, clients)
+                yield metrics, tuple(process.get_model_weights(state))
+        process = build.build_fed_kmeans(2, (3,), random_seed=(1, 2))
+        yield process.next(process.initialize(), []).metrics
+
+    for theirs, mine in zip(runs(tff), runs(ours), strict=True):
+        pairs = zip(tf.nest.flatten(theirs), tf.nest.flatten(mine), strict=True)
+        for expected, found in pairs:
+            # Three steps of a softmax regression: the last digits of float32.
+            np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)

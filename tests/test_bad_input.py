@@ -443,6 +443,24 @@ def test_a_server_step_that_is_not_finite_is_refused():
         process.next_rounds(process.initialize(), [placed, placed])
 
 
+@pytest.mark.parametrize(
+    "rate, words",
+    [
+        (lambda k: jnp.where(k < 1, 0.1, jnp.nan), "in local step 1 is nan"),
+        (lambda k: 0.1 - 0.11 * k, "in local step 1 is -0.0[0-9]+"),
+    ],
+    ids=["nan", "negative"],
+)
+def test_a_rate_of_a_clients_later_step_is_looked_at_before_the_round(rate, words):
+    client_optimizer = optimizers.schedule_learning_rate(sgdm(), rate)
+    process = algorithms.fed_prox(linear_model(), 0.1, client_optimizer)
+    start, arrays = process.initialize(), {"x": np.ones((4, 4), "f"), "y": np.ones(4, "i4")}
+    data = fb.from_clients({"a": arrays})
+    process.next(start, data.cohort(["a"], fb.Batches(4)))  # one step alone
+    with pytest.raises(fb.ArgumentError, match=f"the learning rate of client_optimizer {words}"):
+        process.next(start, data.cohort(["a"], fb.Batches(2)))
+
+
 # In a process without the tests' type checker, as a user's: expression -> what its error says.
 NONE = {
     "agg.clipping(1.0, agg.sum_)": "inner is <function .*one of fedbridge.aggregators, called",

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fedbridge.tff_io import describe_keras
+from fedbridge.tff_io._keras_activations import relu
 from fedbridge.tff_io._keras_loss_table import LOSSES, loss_function
 
 keras = pytest.importorskip("keras")
@@ -76,3 +77,15 @@ def test_where_it_is_met_an_absolute_error_has_no_slope():
     loss = loss_function({"class_name": "MeanAbsoluteError", "config": {}})
     gradient = jax.grad(lambda out: loss(jnp.ones((1, 1)), out, None))(jnp.ones((1, 1)))
     assert gradient.item() == 0.0
+
+
+@pytest.mark.parametrize(("name", "arguments"), LOSSES_OF_KERAS, ids=lambda value: str(value))
+def test_nan_stays_nan(name, arguments):
+    loss = loss_function({"class_name": name, "config": arguments})
+    labels, out = map(jnp.asarray, data(name))
+    assert jnp.isnan(loss(labels[:REAL], out[:REAL].at[2, 1].set(jnp.nan), None))
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5])
+def test_nan_passes_a_rectifier(threshold):
+    assert jnp.isnan(relu(jnp.array([jnp.nan, 1.0]), threshold=threshold))[0]

@@ -128,7 +128,7 @@ def fed_recon(
             non_finite=non_finite,
         )
 
-    training(model.forward)  # what is wrong is refused here, not in the first round
+    check_cohort = training(model.forward).check_cohort  # refuses here what is wrong, too
 
     def client(
         state: PyTree, weights: ModelWeights, client: Client
@@ -147,7 +147,7 @@ def fed_recon(
 
     return compose_learning_process(
         model,
-        ClientWork(lambda weights: (), client, server),
+        ClientWork(lambda weights: (), client, server, check_cohort=check_cohort),
         weighted_mean() if aggregator is None else aggregator,
         apply_optimizer(optimizers.sgdm(1.0) if server_optimizer is None else server_optimizer),
         execution,

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from fedbridge.jax_core._clients import ClientOutput
-from fedbridge.jax_core._cohort import TRAIN
+from fedbridge.jax_core._cohort import TRAIN, Cohort
 from fedbridge.jax_core._errors import check_function
 from fedbridge.jax_core._metrics_aggregators import (
     MetricsAggregator,
@@ -25,7 +26,11 @@ from fedbridge.jax_core._model import Forward, Metric, Model, ModelWeights, chec
 from fedbridge.jax_core._steps import Client, Step, Visits, every_batch, over_steps
 from fedbridge.jax_core._trees import tree_all_finite, tree_sub, tree_where, tree_zeros_like
 from fedbridge.jax_core.optimizers import get_hparams, set_hparams
-from fedbridge.jax_core.optimizers._schedule import check_optimizer
+from fedbridge.jax_core.optimizers._schedule import (
+    check_local_steps,
+    check_optimizer,
+    has_schedule,
+)
 
 
 class ClientResult(NamedTuple):
@@ -47,8 +52,8 @@ class Round(NamedTuple):
     key: Key[Any, ""]
 
 
-def nothing_to_check(state: PyTree) -> None:
-    """Any state will do."""
+def nothing_to_check(given: Any) -> None:
+    """Any state, or cohort, will do."""
 
 
 class ClientWork(NamedTuple):
@@ -61,12 +66,14 @@ class ClientWork(NamedTuple):
         server: `(state, ClientOutput of all clients, round) -> (state, measurements)`.
         check: Called with the state before every round, outside of the program; raises where no
             round can start from it.
+        check_cohort: The same with the cohort of a round, before it is placed.
     """
 
     initialize: Callable[[ModelWeights], PyTree]
     client: Callable[[PyTree, ModelWeights, Client], tuple[ClientResult, ClientOutput]]
     server: Callable[[PyTree, ClientOutput, Round], tuple[PyTree, PyTree]]
     check: Callable[[PyTree], None] = nothing_to_check
+    check_cohort: Callable[[Cohort], None] = nothing_to_check
 
 
 ClientWeight = Callable[[Int[Array, ""]], Float[Array, ""]]
@@ -229,7 +236,13 @@ def local_training(
     def server(state: PyTree, sums: ClientOutput, round: Round) -> tuple[PyTree, PyTree]:
         return state, train_metrics(model.metrics, metrics_aggregator, sums, round)
 
-    return ClientWork(initialize, client, server)
+    def check_cohort(cohort: Cohort) -> None:
+        sizes = np.unique(np.diff(np.asarray(cohort.streams[TRAIN].step_offsets)))
+        counts = [int(visits(size).count) for size in sizes]
+        check_local_steps(client_optimizer, "client_optimizer", max(counts, default=0))
+
+    check = check_cohort if has_schedule(client_optimizer) else nothing_to_check
+    return ClientWork(initialize, client, server, check_cohort=check)
 
 
 def local_evaluation(model: Model, stream: str = TRAIN) -> Callable[[ModelWeights, Client], PyTree]:

@@ -227,7 +227,7 @@ def compose_learning_process(
 
     compiled = execution.compile(round)
     names = names_in_state(initialize)
-    place = placing(model, execution)
+    place = placing(model, execution, client_work.check_cohort)
 
     def next(state: LearningAlgorithmState, cohort: Cohort) -> LearningProcessOutput:
         check_state(names(), state)
@@ -342,7 +342,9 @@ def check_weights(model: Start, weights: PyTree) -> None:
     check_same_shapes(model.initial_weights, weights)
 
 
-def placing(model: Start, execution: Execution) -> Callable[[Cohort], Cohort]:
+def placing(
+    model: Start, execution: Execution, check: Callable[[Cohort], None] = nothing_to_check
+) -> Callable[[Cohort], Cohort]:
     """What checks a cohort, tells it what an opaque model must know, and places it."""
 
     def place(cohort: Cohort) -> Cohort:
@@ -351,6 +353,7 @@ def placing(model: Start, execution: Execution) -> Callable[[Cohort], Cohort]:
         if cohort.placed:
             return cohort
         model.check(cohort)
+        check(cohort)
         return execution.place(cohort if model.masked else cohort.with_exact_sizes())
 
     return place

@@ -3,7 +3,7 @@
 A client is a `tf.data.Dataset` of batches, or a list of them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -63,12 +63,15 @@ def batches(client_data: Any) -> Clients:
     return [_read(one, f"client {number}") for number, one in enumerate(client_data)]
 
 
-def cohort(clients: Clients, round: int) -> Cohort:
+def cohort(
+    clients: Clients, round: int, nobody: Callable[[], Columns] = dict[str, np.ndarray]
+) -> Cohort:
     """The cohort of these clients.
 
     Args:
         clients: What `batches` read.
         round: Which call it is; what is random in the core depends on it.
+        nobody: Gives the features without rows, where no client tells them.
 
     Raises:
         ClientDataError: Batches of one feature have rows of different shapes.
@@ -81,8 +84,7 @@ def cohort(clients: Clients, round: int) -> Cohort:
     """
     names = next((list(found[0]) for found, _ in clients if found), None)
     if names is None:  # nobody has a batch: the specs alone say what there is
-        empty = next((columns for _, columns in clients if columns), {})
-        columns = dict(empty)
+        columns = dict(next((columns for _, columns in clients if columns), None) or nobody())
     else:
         columns = _concatenated(clients, names)
     sizes = np.array(
@@ -94,6 +96,12 @@ def cohort(clients: Clients, round: int) -> Cohort:
     stream = make_stream(matrix, sizes, offsets)
     ids = [f"client {number}" for number in range(len(clients))]
     return make_cohort(columns, {TRAIN: stream}, ids, round=round)
+
+
+def without_rows(batch: Any) -> Columns:
+    """The features of a batch, and none of its rows."""
+    (named,) = _named([batch], "the batch")
+    return {name: values[:0] for name, values in named.items()}
 
 
 def same(clients: Clients, others: Clients) -> bool:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
@@ -60,6 +60,9 @@ class LearningProcess:
         process: Of `fedbridge.algorithms`.
         metrics: From TFF 0.87.0's tree of metrics to that of the builder's time.
         read: From what a script passes to the clients' batches.
+
+    Attributes:
+        nobody: Gives the features of a batch, without rows, for a round of no clients.
     """
 
     def __init__(
@@ -69,12 +72,16 @@ class LearningProcess:
         read: Callable[[Any], Clients] = batches,
     ):
         self._process, self._metrics, self._read = process, metrics, read
+        self.nobody: Callable[[], dict[str, np.ndarray]] = _unknown
         self._calls = itertools.count(1)
         self._last: tuple[Clients, fc.Cohort] | None = None
 
     def reading(self, first: Callable[[Any], Any]) -> "LearningProcess":
         """The process that makes its data of what it is given."""
-        return LearningProcess(self._process, self._metrics, lambda given: self._read(first(given)))
+        read = lambda given: self._read(first(given))
+        process = LearningProcess(self._process, self._metrics, read)
+        process.nobody = self.nobody
+        return process
 
     def initialize(self) -> LearningAlgorithmState:
         """The state before the first round."""
@@ -98,7 +105,8 @@ class LearningProcess:
         """The cohort of a call; the last one again while a script passes the same data sets."""
         if self._last is None or not same(clients, self._last[0]):
             self._last = None  # its memory first: the two may not fit side by side
-            self._last = clients, self._process.place(cohort(clients, number))
+            made = cohort(clients, number, self.nobody)
+            self._last = clients, self._process.place(made)
         return self._last[1].at_round(number)
 
     def get_model_weights(self, state: Any) -> Any:
@@ -128,6 +136,13 @@ class LearningProcess:
 def like(old: Any, new: Any) -> Any:
     """Weights in the containers of others: TFF's are lists, those of functional models tuples."""
     return jax.tree.unflatten(jax.tree.structure(old), jax.tree.leaves(new))
+
+
+def _unknown() -> NoReturn:
+    raise fc.ClientDataError(
+        "no client takes part in the round, and nothing tells what a batch looks like; pass "
+        "input_spec to the model."
+    )
 
 
 def with_old_metrics(process: fc.LearningProcess) -> LearningProcess:

@@ -24,8 +24,8 @@ def absolute(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def maximum(x: Float[Array, "..."], y: Float[Array, "..."] | float) -> Float[Array, "..."]:
-    """`tf.maximum`: where both are equal, the first has the gradient."""
-    return jnp.where(x >= y, x, y)
+    """`tf.maximum`: NaN where one is; where both are equal, the first has the gradient."""
+    return jnp.where((x >= y) | jnp.isnan(x), x, y)
 
 
 def l2_normalize(x: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
@@ -43,7 +43,7 @@ def relu(
     if negative_slope and max_value is None and not threshold:
         return leaky_relu(x, negative_slope)
     if threshold:
-        positive = jnp.where(x > threshold, x, 0.0)
+        positive = x * (x > threshold).astype(x.dtype)
     else:
         positive = relu6(x) if max_value == 6 else jax.nn.relu(x)
     if max_value is not None:

@@ -1,5 +1,6 @@
 """A learning rate that follows a schedule (learning/optimizers/scheduling.py)."""
 
+import functools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -27,8 +28,8 @@ def schedule_learning_rate(
         optimizer: One with a `learning_rate` in its state: any of this module's but Adafactor. An
             optax optimizer takes a schedule itself, `optax.sgd(schedule_fn)`.
         schedule_fn: From the int32 number of a step, traced, to a rate. Its value at 0 is looked at
-            here, and on the server every later one before its round. On a client a rate that turns
-            NaN makes the update one that is not finite.
+            here, every later one before its round: on the server one, on the clients those of all
+            local steps of the cohort.
 
     Raises:
         ArgumentError: The optimizer has no learning rate in its state (so also: it is scheduled
@@ -141,6 +142,37 @@ def check_rate(
         ArgumentError: A value that is negative, not finite, or no number.
     """
     check_hparam("learning_rate", schedule_fn(number), f"{name}({int(number)})")
+
+
+def check_local_steps(optimizer: optax.GradientTransformation, name: str, count: int) -> None:
+    """Refuses an optimizer whose schedule gives no learning rate in one of its first steps.
+
+    Args:
+        optimizer: Of `schedule_learning_rate`.
+        name: What the error calls it.
+        count: How many steps are taken.
+
+    Raises:
+        ArgumentError: A rate that is negative or not finite.
+    """
+    for number, rate in enumerate(_rates(optimizer, 1 << max(count - 1, 0).bit_length())[:count]):
+        check_hparam("learning_rate", rate, f"the learning rate of {name} in local step {number}")
+
+
+@functools.lru_cache(maxsize=64)
+def _rates(optimizer: optax.GradientTransformation, count: int) -> list[float]:
+    """The learning rates of the first steps; for powers of two, so that few programs do."""
+    zero = jnp.zeros(())
+
+    def step(state: Any, _: None) -> tuple[Any, Float[Array, ""]]:
+        return optimizer.update(zero, state, zero)[1], state["optimizer"]["learning_rate"]
+
+    return np.asarray(jax.lax.scan(step, optimizer.init(zero), length=count)[1]).tolist()
+
+
+def has_schedule(optimizer: optax.GradientTransformation) -> bool:
+    """Whether this is an optimizer of `schedule_learning_rate`."""
+    return is_scheduled(jax.eval_shape(optimizer.init, jax.ShapeDtypeStruct((), jnp.float32)))
 
 
 def is_scheduled(state: PyTree) -> bool:

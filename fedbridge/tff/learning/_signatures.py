@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fedbridge import jax_core as fc
-from fedbridge.tff._client_batches import batches, cohort
+from fedbridge.tff._client_batches import batches, cohort, without_rows
 from fedbridge.tff._process import LearningProcess, ModelWeights, as_core
 from fedbridge.tff._types import (
     CLIENTS,
@@ -87,9 +87,16 @@ def typed(build: Callable[..., LearningProcess]) -> Callable[..., LearningProces
         }
         for name, signature in signatures.items():
             setattr(process, name, Typed(getattr(process, name), signature))
-        return process
+        return for_nobody(process, model_fn)
 
     return building
+
+
+def for_nobody(process: LearningProcess, model_fn: Any) -> LearningProcess:
+    """The process, which runs rounds of no clients, too: the model's spec tells their features."""
+    zeros = lambda: structure_from_tensor_type_tree(_zeros, _input_type(model_fn))
+    process.nobody = lambda: without_rows(zeros())
+    return process
 
 
 def _at_server(member: Type) -> FederatedType:
@@ -101,8 +108,8 @@ def _input_type(model_fn: Any) -> Type:
     spec = getattr(model, "input_spec", None)
     if spec is None:
         raise fc.ModelError(
-            "the type of `next` needs to know what a batch looks like; pass input_spec to "
-            "from_keras_model."
+            "the type of `next`, and a round of no clients, need to know what a batch looks like; "
+            "pass input_spec to from_keras_model."
         )
     return to_type(spec)
 

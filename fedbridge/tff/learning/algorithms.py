@@ -9,16 +9,18 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from fedbridge import algorithms, jax_core as fc
 from fedbridge.tff import _arguments as arguments
-from fedbridge.tff._client_batches import points
+from fedbridge.tff._client_batches import points, without_rows
 from fedbridge.tff._errors import missing, note
 from fedbridge.tff._process import LearningProcess
 from fedbridge.tff.learning import _reconstruction
 from fedbridge.tff.learning._personalization import (
     build_personalization_eval_computation as build_personalization_eval_computation,
 )
-from fedbridge.tff.learning._signatures import typed
+from fedbridge.tff.learning._signatures import for_nobody, typed
 from fedbridge.tff.learning._weighting import ClientWeighting, client_weight
 
 _sgd = functools.partial(fc.optimizers.sgdm, 1.0)
@@ -312,13 +314,14 @@ def build_fed_recon(
     metrics_aggregator: Any = None,
 ) -> LearningProcess:
     """Federated Reconstruction of models with local variables."""
-    return LearningProcess(
+    process = LearningProcess(
         fed_recon(
             model_fn, loss_fn, metrics_fn, server_optimizer_fn, client_optimizer_fn,
             reconstruction_optimizer_fn, dataset_split_fn, client_weighting, model_distributor,
             model_aggregator_factory, metrics_aggregator,
         )
     )  # fmt: skip
+    return for_nobody(process, model_fn)
 
 
 def fed_recon(
@@ -364,7 +367,7 @@ def build_fed_recon_eval(
     arguments.no_distributor(model_distributor)
     model = _reconstruction.core_model(model_fn, loss_fn, metrics_fn)
     local = "reconstruction_optimizer_fn"
-    return LearningProcess(
+    process = LearningProcess(
         algorithms.fed_recon_eval(
             model,
             arguments.optimizer_or(reconstruction_optimizer_fn, local, _slow),
@@ -374,6 +377,7 @@ def build_fed_recon_eval(
             ),
         )
     )
+    return for_nobody(process, model_fn)
 
 
 def build_fed_kmeans(
@@ -392,7 +396,9 @@ def build_fed_kmeans(
         sum_aggregator=sum_aggregator,
         non_finite=fc.keep_non_finite,
     )
-    return LearningProcess(process, read=points)
+    made = LearningProcess(process, read=points)
+    made.nobody = lambda: without_rows(np.zeros((1, *data_shape), np.float32))
+    return made
 
 
 __getattr__ = missing("tff.learning.algorithms")
