@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from fedbridge.jax_core._border import check_counts, check_state, names_in_state, to_numpy
+from fedbridge.jax_core._border import check_counts, to_numpy
 from fedbridge.jax_core._client_work import Round
 from fedbridge.jax_core._clients import ClientOutput, Execution, over_clients
 from fedbridge.jax_core._cohort import Cohort
@@ -32,10 +32,10 @@ from fedbridge.jax_core._process import (
     LearningProcessOutput,
     Start,
     check_start,
-    check_weights,
     learning_process,
     placing,
 )
+from fedbridge.jax_core._states import check_state, form_of_states
 from fedbridge.jax_core._steps import Client
 
 
@@ -225,12 +225,11 @@ def evaluation_process(
         return report.server(ClientOutput(sums, kept), Round(cohort.num_clients, cohort.key))
 
     compiled = execution.compile(round)
-    names = names_in_state(initialize)
+    form = form_of_states(initialize)
     place = placing(model, execution)
 
     def next(state: LearningAlgorithmState, cohort: Cohort) -> LearningProcessOutput:
-        check_state(names(), state)
-        check_weights(model, state.global_model_weights)
+        check_state(form(), state)
         found = compiled(state.global_model_weights, place(cohort))
         work, measured = report.add(state.client_work, to_numpy(found))
         check_counts(measured)
