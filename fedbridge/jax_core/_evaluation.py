@@ -23,6 +23,7 @@ from fedbridge.jax_core._metrics_aggregators import (
     Metrics,
     PerClient,
     finalize_metrics,
+    padded_clients,
     per_client,
     zero_metrics,
 )
@@ -105,7 +106,7 @@ def sample_over_rounds(sample_size: int = 100) -> EvaluationAggregator:
         )
 
     def server(metrics: Metrics, sums: ClientOutput, round: Round) -> PerClient:
-        padded = len(jax.tree.leaves(sums.kept)[0])
+        padded = padded_clients(sums.kept)
         limits = jnp.iinfo(jnp.int32)
         drawn = jax.random.randint(round.key, (padded,), limits.min, limits.max, jnp.int32)
         return PerClient((drawn, sums.kept), round.num_clients)
