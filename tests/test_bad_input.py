@@ -409,6 +409,102 @@ def test_a_state_of_another_algorithm_is_refused(name, tmp_path):
             fb.load(tmp_path / "state", like=own)
 
 
+def evaluated(num_thresholds):
+    metrics = {"auc": fb.metrics.auc(num_thresholds=num_thresholds)}
+    return algorithms.fed_eval(linear_model()._replace(metrics=metrics))
+
+
+def of_inputs(build):
+    """Processes of the linear model, and of one with an input more."""
+    model = linear_model()
+    bias = model.initial_weights.trainable[1]
+    wider = fb.ModelWeights([np.zeros((INPUTS + 1, CLASSES), "f"), bias], [])
+    return build(model), build(model._replace(initial_weights=wider))
+
+
+def part(name, build):
+    """The state of a process, with this part of that of the other."""
+    process, other = build()
+    state = process.initialize()
+    return process, state._replace(**{name: getattr(other.initialize(), name)})
+
+
+def with_leaf(name, value):
+    """FedAvg, and its state with another leaf."""
+    process = fed_avg()
+    state = process.initialize()
+    leaves = fb.jax_core.named_leaves(state)
+    return process, fb.jax_core.from_named_leaves(state, leaves | {name: value})
+
+
+ADAM, MOMENTUM = optimizers.adam(0.1), sgdm(0.1, 0.9)
+OTHER_STATES = {
+    "thresholds": (
+        lambda: part("client_work", lambda: (evaluated(200), evaluated(100))),
+        r"'client_work/1/auc/0' is float32\[100\], and float32\[200\] in this process; go on from",
+    ),
+    "server optimizer": (
+        lambda: part(
+            "finalizer",
+            lambda: of_inputs(lambda m: algorithms.fed_avg(m, sgdm(0.1), ADAM)),
+        ),
+        rf"'finalizer/[a-z_]+/0' is float32\[{INPUTS + 1}, {CLASSES}\], and float32\[{INPUTS}, ",
+    ),
+    "base optimizer": (
+        lambda: part("client_work", lambda: of_inputs(lambda m: algorithms.mime_lite(m, MOMENTUM))),
+        rf"'client_work/0/accumulator/0' is float32\[{INPUTS + 1}, {CLASSES}\], and float32",
+    ),
+    "estimates": (
+        lambda: with_estimates(np.ones(2, "f")),
+        r"'aggregator/[a-z_/0-9]+' is float32\[2\], and float32\[\] in this process",
+    ),
+    "clusters": (
+        lambda: part("finalizer", lambda: (kmeans(), algorithms.fed_kmeans(2, (2,), (1, 2)))),
+        r"'finalizer' is [a-z]+32\[2\], and [a-z]+32\[3\] in this process",
+    ),
+    "rate": (
+        lambda: with_leaf("client_work/learning_rate", np.ones(3, "f")),
+        r"'client_work/learning_rate' is float32\[3\], and float32\[\] in this process",
+    ),
+    "whole numbers": (
+        lambda: with_leaf("global_model_weights/trainable/1", np.zeros(CLASSES, "i4")),
+        rf"'global_model_weights/trainable/1' is int32\[{CLASSES}\], and float32\[{CLASSES}\] in",
+    ),
+    "text": (
+        lambda: with_leaf("client_work/learning_rate", "0.1"),
+        r"'client_work/learning_rate' is <U3\[\], and float32\[\] in this process",
+    ),
+}
+
+
+def with_estimates(value):
+    process = fed_avg(aggregator=agg.robust_aggregator())
+    state = process.initialize()
+    return process, state._replace(aggregator=jax.tree.map(lambda leaf: value, state.aggregator))
+
+
+@pytest.mark.parametrize("kind", OTHER_STATES)
+def test_a_state_of_other_shapes_or_kinds_is_refused(kind):
+    make, words = OTHER_STATES[kind]
+    process, state = make()
+    for call in (
+        lambda: process.next(state, cohort()),
+        lambda: process.next_rounds(state, [cohort()]),
+    ):
+        with pytest.raises(fb.StateError, match=words) as caught:
+            call()
+        assert_one_sentence(str(caught.value))
+
+
+@pytest.mark.parametrize("rate", [0.1, 1, np.float64(0.1), np.array(0.1, np.float16)], ids=repr)
+def test_a_number_of_any_width_may_stand_in_a_state(rate):
+    """Of Python and NumPy, as files and other programs give them."""
+    process, state = with_leaf("client_work/learning_rate", rate)
+    wide = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), state.global_model_weights)
+    after, _ = process.next(state._replace(global_model_weights=wide), cohort())
+    process.next(after, cohort())
+
+
 def test_a_file_tells_algorithms_of_equal_states_apart(tmp_path):
     """FedProx's and FedSGD's have the same leaves; `train` compares the names, `load` if told."""
     own, other = prox(0.1), algorithms.fed_sgd(linear_model())

@@ -622,3 +622,23 @@ def test_a_class_out_of_range_is_seen():
     metric = tff_metrics([spec("MeanIoU", num_classes=2)])["MeanIoU"]
     assert np.isnan(value_of(metric, ([0, 2], [0.0, 1.0])))
     assert np.isnan(value_of(metric, ([0, 1], [0.0, -1.0])))
+
+
+@pytest.mark.parametrize("algorithm", ["fed_avg", "fed_sgd", "mime_lite"])
+def test_samples_of_clients_of_a_model_without_metrics_are_empty(algorithm):
+    optimizer = [] if algorithm == "fed_sgd" else [fb.optimizers.sgdm(0.1)]
+    process = getattr(fb.algorithms, algorithm)(
+        model_of(OrderedDict()), *optimizer, metrics_aggregator=finalize_then_sample(3)
+    )
+    cohort = fb.from_clients(clients([4, 2])).cohort(["c0", "c1"], fb.Batches(batch_size=4))
+    assert process.next(process.initialize(), cohort).metrics["client_work"] == {"train": {}}
+
+
+def test_samples_over_rounds_of_a_model_without_metrics_are_empty():
+    process = fb.algorithms.fed_eval(
+        model_of(OrderedDict()), metrics_aggregator=fb.sample_over_rounds(3)
+    )
+    cohort = fb.from_clients(clients([4, 2])).cohort(["c0", "c1"], fb.Batches(batch_size=4))
+    state, _ = process.next(process.initialize(), cohort)
+    found = process.next(state, cohort).metrics["client_work"]["eval"]
+    assert found == {"current_round_metrics": {}, "total_rounds_metrics": {}}

@@ -171,6 +171,14 @@ def test_bad_arguments(call, words):
         call()
 
 
+@pytest.mark.parametrize("baseline", [None, lambda model, weights, client: {}])
+def test_nothing_to_report(baseline):
+    model = linear_model()._replace(metrics={})
+    cohort = fb.from_clients(clients([4, 3])).cohort(["c0", "c1"], STREAMS)
+    metrics = personalization_eval(model, {}, baseline)(model.initial_weights, cohort)
+    assert metrics == {"baseline_metrics": {}}
+
+
 def test_a_cohort_without_a_stream_and_weights_of_another_shape():
     evaluate = personalization_eval(linear_model(), {})
     packed = fb.from_clients(clients([4]))

@@ -40,6 +40,7 @@ from fedbridge.jax_core import (
     model_gradient,
     over_clients,
     over_steps,
+    padded_clients,
     placing,
     repeated,
     to_numpy,
@@ -140,7 +141,7 @@ def personalization_eval(
 
 def _sample(kept: PyTree, cohort: Cohort, size: int) -> PerClient:
     """At most so many clients, drawn at random, in the order of the cohort."""
-    padded = len(jax.tree.leaves(kept)[0])
+    padded = padded_clients(kept)
     real = jnp.arange(padded) < cohort.num_clients
     rank = jnp.where(real, jax.random.uniform(cohort.key, (padded,)), 2.0)
     drawn = jnp.sort(jnp.argsort(rank)[:size])

@@ -87,6 +87,7 @@ from fedbridge.jax_core._metrics_aggregators import (
     check_metrics_aggregator as check_metrics_aggregator,
     finalize_metrics as finalize_metrics,
     finalize_then_sample as finalize_then_sample,
+    padded_clients as padded_clients,
     per_client as per_client,
     sum_then_finalize as sum_then_finalize,
     zero_metrics as zero_metrics,

@@ -1,11 +1,10 @@
-"""What passes the border of a process: states and weights in, metrics and counts out.
+"""What passes the border of a process: weights in, metrics and counts out.
 
 Checked on the host, before and after the compiled round, never inside it.
 """
 
-import functools
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,48 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from fedbridge.jax_core._errors import ArgumentError, ClientDataError, StateError, check_argument
+from fedbridge.jax_core._errors import ArgumentError, ClientDataError, StateError
 from fedbridge.jax_core._metrics_aggregators import PerClient
-from fedbridge.jax_core._trees import empty_containers, named_leaves
-
-
-def names_in_state(initialize: Callable[[], PyTree]) -> Callable[[], frozenset[str]]:
-    """What tells the states of a process from those of others; found out once."""
-    return functools.cache(lambda: _names_in(initialize()))
-
-
-def _names_in(state: PyTree) -> frozenset[str]:
-    """The names of leaves and of empty containers: a sum's state is `()`, a mean's holds two."""
-    return frozenset([*named_leaves(state), *empty_containers(state)])
-
-
-def check_state(names: frozenset[str], state: Any) -> None:
-    """Refuses a state of another algorithm.
-
-    Args:
-        names: What `names_in_state` found.
-        state: What a round is to start from.
-
-    Raises:
-        StateError: It has other leaves.
-    """
-    check_is_state(state)
-    given = _names_in(state)
-    if given != names:
-        # A leaf says more than an empty container, and what is deeper more than what is around it.
-        name = min(given ^ names, key=lambda name: (name.endswith("()"), -name.count("/"), name))
-        raise StateError(
-            f"the state {'has' if name in given else 'lacks'} "
-            f"{name.removesuffix('()')!r}, unlike those of this "
-            "process: it is of another algorithm, optimizer or aggregator; to go on with its "
-            "weights, `process.set_model_weights(process.initialize(), weights)`."
-        )
-
-
-def check_is_state(state: Any) -> None:
-    """Refuses what is no state at all, e.g. weights."""
-    is_one = hasattr(state, "global_model_weights")
-    check_argument(is_one, "state", state, "a state of this process, e.g. process.initialize()")
+from fedbridge.jax_core._trees import named_leaves
 
 
 def check_step(ran_over: Any) -> None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from fedbridge.jax_core._border import check_counts, check_state, names_in_state, to_numpy
+from fedbridge.jax_core._border import check_counts, to_numpy
 from fedbridge.jax_core._client_work import Round
 from fedbridge.jax_core._clients import ClientOutput, Execution, over_clients
 from fedbridge.jax_core._cohort import Cohort
@@ -23,6 +23,7 @@ from fedbridge.jax_core._metrics_aggregators import (
     Metrics,
     PerClient,
     finalize_metrics,
+    padded_clients,
     per_client,
     zero_metrics,
 )
@@ -32,10 +33,10 @@ from fedbridge.jax_core._process import (
     LearningProcessOutput,
     Start,
     check_start,
-    check_weights,
     learning_process,
     placing,
 )
+from fedbridge.jax_core._states import check_state, form_of_states
 from fedbridge.jax_core._steps import Client
 
 
@@ -105,7 +106,7 @@ def sample_over_rounds(sample_size: int = 100) -> EvaluationAggregator:
         )
 
     def server(metrics: Metrics, sums: ClientOutput, round: Round) -> PerClient:
-        padded = len(jax.tree.leaves(sums.kept)[0])
+        padded = padded_clients(sums.kept)
         limits = jnp.iinfo(jnp.int32)
         drawn = jax.random.randint(round.key, (padded,), limits.min, limits.max, jnp.int32)
         return PerClient((drawn, sums.kept), round.num_clients)
@@ -225,12 +226,11 @@ def evaluation_process(
         return report.server(ClientOutput(sums, kept), Round(cohort.num_clients, cohort.key))
 
     compiled = execution.compile(round)
-    names = names_in_state(initialize)
+    form = form_of_states(initialize)
     place = placing(model, execution)
 
     def next(state: LearningAlgorithmState, cohort: Cohort) -> LearningProcessOutput:
-        check_state(names(), state)
-        check_weights(model, state.global_model_weights)
+        check_state(form(), state)
         found = compiled(state.global_model_weights, place(cohort))
         work, measured = report.add(state.client_work, to_numpy(found))
         check_counts(measured)

@@ -49,6 +49,11 @@ def check_metrics_aggregator(aggregator: Any) -> None:
     check_argument(is_one, "metrics_aggregator", aggregator, "a MetricsAggregator, called")
 
 
+def padded_clients(kept: PyTree) -> int:
+    """Of how many clients these values are, the padding included; 0 where there are no values."""
+    return next((len(leaf) for leaf in jax.tree.leaves(kept)), 0)
+
+
 def zero_metrics(metrics: Metrics) -> OrderedDict[str, PyTree]:
     """The accumulators of a client that has seen nothing."""
     return OrderedDict(
@@ -85,7 +90,7 @@ def finalize_then_sample(sample_size: int = 100) -> MetricsAggregator:
     check_whole("sample_size", sample_size)
 
     def server(metrics: Metrics, sums: ClientOutput, count: Any, key: Any) -> PerClient:
-        padded = len(jax.tree.leaves(sums.kept)[0])
+        padded = padded_clients(sums.kept)
         # Padding comes last, behind every real client.
         rank = jnp.where(jnp.arange(padded) < count, jax.random.uniform(key, (padded,)), 2.0)
         drawn = jnp.argsort(rank)[:sample_size]

@@ -14,13 +14,10 @@ from jaxtyping import Array, Bool, PyTree
 
 from fedbridge.jax_core._aggregators import Aggregator, check_aggregator
 from fedbridge.jax_core._border import (
-    check_is_state,
     check_same_kinds,
     check_same_shapes,
-    check_state,
     check_step,
     metrics_at_border,
-    names_in_state,
 )
 from fedbridge.jax_core._client_work import ClientWork, Round, nothing_to_check
 from fedbridge.jax_core._clients import ClientOutput, Execution, over_clients
@@ -30,6 +27,7 @@ from fedbridge.jax_core._errors import ArgumentError, check_argument
 from fedbridge.jax_core._finalizer import Finalizer
 from fedbridge.jax_core._fused import fused, stack
 from fedbridge.jax_core._model import ModelWeights
+from fedbridge.jax_core._states import check_is_state, check_state, form_of_states
 from fedbridge.jax_core._steps import Client
 from fedbridge.jax_core._trees import from_named_leaves, named_leaves, tree_all_finite
 from fedbridge.jax_core.optimizers import get_hparams, set_hparams
@@ -226,12 +224,11 @@ def compose_learning_process(
         return new_state, measured, ran_over
 
     compiled = execution.compile(round)
-    names = names_in_state(initialize)
+    form = form_of_states(initialize)
     place = placing(model, execution, client_work.check_cohort)
 
     def next(state: LearningAlgorithmState, cohort: Cohort) -> LearningProcessOutput:
-        check_state(names(), state)
-        check_weights(model, state.global_model_weights)
+        check_state(form(), state)
         client_work.check(state.client_work)
         for optimizer in scheduled_in(state.client_work):
             check_learning_rate(optimizer)
@@ -245,6 +242,7 @@ def compose_learning_process(
     def next_rounds(
         state: LearningAlgorithmState, cohorts: Sequence[Cohort]
     ) -> tuple[LearningAlgorithmState, list[PyTree]]:
+        check_state(form(), state)
         placed = [place(cohort) for cohort in cohorts]
         # What a schedule gives is checked before every round, on the host.
         schedules = scheduled_in((state.client_work, state.finalizer))
@@ -252,8 +250,6 @@ def compose_learning_process(
         stacked = None if scheduled else stack(placed)
         if stacked is None:
             return one_by_one(next)(state, placed)
-        check_state(names(), state)
-        check_weights(model, state.global_model_weights)
         finalizer.check(state.finalizer)
         new_state, metrics, ran_over = compiled_rounds(state, stacked)
         check_step(ran_over)
