@@ -18,9 +18,10 @@ import numpy as np
 from fedbridge.jax_core import (
     StateError,
     check_argument,
+    check_path,
     empty_containers,
     from_named_leaves,
-    named_leaves,
+    numpy_leaves,
 )
 
 _MAGIC, _FORMAT = b"fedbridge-state", 1
@@ -37,7 +38,7 @@ def save(path: str | os.PathLike[str], state: object, *, algorithm: str = "") ->
 
     Raises:
         StateError: The folder cannot be written to.
-        ArgumentError: A name that is more than one word.
+        ArgumentError: A name that is more than one word, a leaf that is no array, or no path.
 
     Example:
         >>> import tempfile, os
@@ -48,6 +49,7 @@ def save(path: str | os.PathLike[str], state: object, *, algorithm: str = "") ->
     """
     from fedbridge.tff_io._files import write_whole  # not needed by a plain `import fedbridge`
 
+    check_path("path", path)
     name = _name(algorithm)
     content = io.BytesIO()
     np.savez(content, **_content(state))  # type: ignore[arg-type]
@@ -78,6 +80,7 @@ def load(path: str | os.PathLike[str], like: _Tree, *, algorithm: str = "") -> _
     Raises:
         StateError: There is no such file, it is damaged or cut off, or it is of another process.
     """
+    check_path("path", path)
     name = _name(algorithm)
     try:
         head, _, content = Path(path).read_bytes().partition(b"\n")
@@ -132,8 +135,9 @@ def _digest(name: bytes, content: bytes | memoryview) -> bytes:
 
 def _content(state: object) -> dict[str, np.ndarray]:
     """The leaves by their paths, and an empty array `path()` for each container without any."""
-    leaves = {name: np.asarray(leaf) for name, leaf in named_leaves(state).items()}
-    return leaves | {name: np.zeros(0, np.int8) for name in empty_containers(state)}
+    return numpy_leaves("state", state) | {
+        name: np.zeros(0, np.int8) for name in empty_containers(state)
+    }
 
 
 def _describe(leaf: tuple[tuple[int, ...], np.dtype] | None) -> str:

@@ -27,6 +27,7 @@ from fedbridge.jax_core import (
     Pipeline,
     check_argument,
     check_function,
+    check_path,
     check_whole,
     default_device,
     default_execution,
@@ -129,6 +130,8 @@ def train(
     _check_counts(
         rounds_per_call, checkpoint_every, evaluate_every if evaluate else rounds_per_call
     )
+    if checkpoint is not None:
+        check_path("checkpoint", checkpoint)
     current = process.initialize() if state is None else state
     first = 1
     if checkpoint is not None and Path(checkpoint).exists():
@@ -172,6 +175,7 @@ def saved_round(process: LearningProcess, checkpoint: str | os.PathLike[str]) ->
     Raises:
         StateError: The checkpoint is damaged or belongs to another process.
     """
+    check_path("checkpoint", checkpoint)
     if not Path(checkpoint).exists():
         return 0
     like = np.int64(0), process.initialize()

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from fedbridge.experiment import OnRound
-from fedbridge.jax_core import StateError, named_leaves
+from fedbridge.jax_core import StateError, check_path, named_leaves
 from fedbridge.tff_io._files import write_whole
 
 _CSV, _JSONL = "metrics.csv", "metrics.jsonl"
@@ -53,6 +53,7 @@ def metrics_files(folder: str | os.PathLike[str], *, done: int = 0) -> OnRound:
         2,0.2,0.5
         <BLANKLINE>
     """
+    check_path("folder", folder)
     target = Path(folder)
     table, lines = target / _CSV, target / _JSONL
     kept = _first_lines(lines, done)

@@ -71,6 +71,13 @@ def divided(global_layers, local_layers):
     return from_keras_reconstruction(model, of(global_layers), of(local_layers), loss)
 
 
+def divided_by(change):
+    """What is given in place of the list of the global layers."""
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
+    loss = keras.losses.MeanSquaredError()
+    return from_keras_reconstruction(model, change(model.layers[0]), [], loss, metrics=None)
+
+
 BUILT = {
     # Hyperparameters that are negative, or no numbers.
     "rate -0.1": (lambda: sgdm(-0.1), "learning_rate is -0.1; it must be a number of at least 0"),
@@ -240,6 +247,18 @@ BUILT = {
     ),
     # A reconstruction whose variables overlap, or belong to nobody.
     "both": (lambda: divided([0, 1], [1]), "among the global_trainable and the local_trainable"),
+    "one layer": (
+        lambda: divided_by(lambda layer: layer),
+        "global_layers is <Dense .*; it must be a list of layers of the model",
+    ),
+    "names of layers": (
+        lambda: divided_by(lambda layer: [layer.name]),
+        r"global_layers is \['dense.*'\]; it must be a list of layers of the model",
+    ),
+    "variables for layers": (
+        lambda: divided_by(lambda layer: layer.weights),
+        r"global_layers is \[<.*; it must be a list of layers of the model",
+    ),
     "nobody's": (lambda: divided([0], []), "of the model is neither global nor local"),
     # Weights of another shape, and what is no state.
     "weights of a centroid less": (
@@ -660,15 +679,103 @@ NONE = {
     "fb.metrics.best_at(fb.metrics.recall_rate, fb.metrics.precision_rate, 1.5)":
         "at_least is 1.5; it must be a number from 0 to 1",
     "fb.metrics.mean_of(3)": r"values is 3; it must be a function of \(batch, forward, mask\)",
+    "sgdm(0.1, momentum=[0.9, 0.9])": r"momentum is \[0.9, 0.9\]; it must be a number from 0 to 1",
+    "sgdm(0.1, momentum=np.full(2, 0.9))": r"momentum is array.*; it must be a number from 0",
+    "sgdm(0.1, momentum=False)": "momentum is False; it must be a number from 0 to 1",
+    "fb.metrics.auc(thresholds=0.5)": "thresholds is 0.5; it must be a list of numbers in",
+    "fb.algorithms.fed_avg(model._replace(metrics=None), sgdm(0.1))":
+        "metrics of the model is None; it must be a mapping of names to fb.metrics, or {}",
+    "fb.algorithms.fed_eval(model._replace(metrics=[fb.metrics.auc()]))":
+        r"metrics of the model is \[Metric.*; it must be a mapping of names to fb.metrics, or {}",
+    "fb.algorithms.fed_avg(model._replace(metrics={'a': 3}), sgdm(0.1))":
+        "metrics of the model is {'a': 3}; it must be a mapping",
+    "run(fb.algorithms.fed_avg(model._replace(metrics={'a': of_zz}), sgdm(0.1)))":
+        "a metric compares with the feature 'zz', and batches have 'x', 'y'; write fb.metrics.out",
+    "fb.algorithms.personalization_eval(model, {})(model.initial_weights, None)":
+        "cohort is None; it must be data.cohort",
+    "fb.algorithms.personalization_eval(model, {'a': fb.algorithms.personalize(sgdm(0.1), "
+    "train='xx')})(model.initial_weights, data.cohort(['a'], {'train': two, 'test': two}))":
+        "stream is 'xx'; it must be one of the cohort's: test, train",
+    "fb.algorithms.personalize(sgdm(0.1), 10**400)":
+        "num_epochs is 1000.*; it must be a whole number from 1 to 2147483647",
+    "run(fb.algorithms.fed_recon(partly, dataset_split_fn=lambda n: n))":
+        r"dataset_split_fn\(the number of batches\) is .*; it must be two Visits, as fb.build_da",
+    "run(fed_avg(client_weight=lambda n: [1.0, 2.0]))":
+        r"client_weight\(the number of examples\) is \[1.0, 2.0\]; it must be one number",
+    "run(fed_avg(client_weight=lambda n: n * np.ones(2)))":
+        r"client_weight\(the number of examples\) is .*; it must be one number",
+    "run(fed_avg(client_weight=lambda n: 'a'))":
+        r"client_weight\(the number of examples\) is 'a'; it must be one number",
+    "run(fb.algorithms.fed_prox(model, 0.1, sgdm(0.1), pull=lambda a, b: 3))":
+        r"pull\(local weights, server's weights\), at '0', has shape no such leaf, but the train",
+    "run(fed_avg(aggregator=agg.add_measurements(fb.weighted_mean(), "
+    "server_measurement_fn=lambda r: 3)))":
+        r"server_measurement_fn\(result\) is 3; it must be a mapping of names to values",
+    "run(fed_avg(aggregator=agg.add_measurements(fb.weighted_mean(), "
+    "client_measurement_fn=agg.ClientMeasurement(lambda v, w: w, lambda s: 3))))":
+        r"client_measurement_fn.server\(sum\) is 3; it must be a mapping of names to values",
+    "run(fed_avg(aggregator=scalars))":
+        r"what the aggregator gives, at '0', has shape no such leaf, but the trainable weights",
+    "run(fed_avg(aggregator=rows))":
+        r"what the aggregator gives, at '0', has shape \(1, 3\), but the .* have \(2, 3\); it must",
+    "agg.gaussian_adaptive(1e-200, 10)":
+        "noise_multiplier is 1e-200; it must be 0, or a finite number of at least 1e-30",
+    "agg.quantile_estimation(1.0, 0.5, math.inf)": "learning_rate is inf; it must be a finite numb",
+    "agg.quantile_estimation(math.inf, 0.5, 0.1)": "initial_estimate is inf; it must be a finite",
+    "data.cohort(['a'], two, round=2**40)":
+        "round is 1099511627776; it must be a whole number from 0 to 4294967295",
+    "data.cohort(['a'], two).at_round(-1)": "round is -1; it must be a whole number from 0 to",
+    "fb.weights_to_npz({'a': max}, 'never')":
+        "weights, at 'a', is <built-in function max>; it must be an array of numbers",
+    "fb.weights_to_npz(max, 'never')": "weights is <built-in function max>; it must be an array",
+    "fb.weights_to_safetensors({'a': 'b'}, 'never')": "weights, at 'a', is 'b'; it must be an",
+    "fb.save('never', {'a': max})": "state, at 'a', is <built-in function max>; it must be an arr",
+    "fb.save('never', {'a': jax.random.key(0)})": "state, at 'a', is .*; it must be an array",
+    "fb.save_program_state('never', {'a': 1}, 'a')": "version is 'a'; it must be a whole number of",
+    "fb.save_program_state('never', {'a': 1}, -1)": "version is -1; it must be a whole number of",
+    "fb.save_program_state('never', {'a': 1}, 1.5)": "version is 1.5; it must be a whole number of",
+    "fb.save_program_state('never', None, 1)": "state is None; it must be a tree of arrays",
+    **{
+        f"fb.{call}": f"{name} is (None|3); it must be a text or a pathlib.Path"
+        for name, calls in {
+            "path": (
+                "save(None, model.initial_weights)", "load(3, 3)", "from_sql(None)",
+                "from_hdf5(None)", "weights_to_npz(model.initial_weights, None)",
+                "weights_from_npz(3, 3)", "weights_to_safetensors(model.initial_weights, None)",
+                "weights_from_safetensors(3, 3)", "read_word_counts(3)",
+            ),
+            "root": ("save_program_state(None, 3, 1)", "load_program_state(3, 1, 3)"),
+            "folder": ("from_leaf(None)", "from_converted(3)"),
+            "checkpoint": (
+                "train(fed_avg(), data, two, rounds=1, checkpoint=3)",
+                "saved_round(fed_avg(), None)",
+            ),
+        }.items()
+        for call in calls
+    },
     "fb.metrics.f_beta_score('a')": "num_classes is 'a'; it must be a whole number of at least 1",
 }  # fmt: skip
 _TELL = """
-import sys, json, optax, fedbridge as fb
+import sys, json, math, jax, numpy as np, optax, fedbridge as fb
 agg, sgdm = fb.aggregators, fb.optimizers.sgdm
-model = fb.models.softmax_regression((2,), 3)
+model = fb.models.softmax_regression((2,), 3, x="x", y="y")
 text = fb.from_clients({"a": {"tokens": ["to be"]}})
 data = fb.from_clients({"a": {"x": [[1.0, 2.0]], "y": [0]}})
 fed_avg = lambda **more: fb.algorithms.fed_avg(model, sgdm(0.1), **more)
+two = fb.Batches(2)
+run = lambda process: process.next(process.initialize(), data.cohort(["a"], two))
+of_zz = fb.metrics.auc(fb.metrics.outcomes("zz"))
+partly = fb.ReconstructionModel(
+    model.initial_weights, lambda key: fb.ModelWeights(np.ones(2)),
+    lambda ours, own, *rest: model.forward(ours, *rest), model.metrics)
+mean = fb.weighted_mean()
+def giving(change):
+    def server(*args):
+        output = mean.server(*args)
+        return output._replace(result=change(output.result))
+    return mean._replace(server=server)
+scalars = giving(lambda result: result[0].sum())
+rows = giving(lambda result: [leaf[:1] for leaf in result])
 told = {}
 for expression in json.loads(sys.argv[1]):
     try:
@@ -684,6 +791,6 @@ def test_parts_that_are_none():
     told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     for expression, words in NONE.items():
         text = told.get(expression, "nothing")
-        assert re.match(f"(?s)(Argument|ClientData)Error: {words}", text), (expression, text)
+        assert re.match(f"(?s)(Argument|ClientData|Model)Error: {words}", text), (expression, text)
         assert len(text) < 250, text
         assert_one_sentence(text)

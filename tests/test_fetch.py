@@ -131,7 +131,8 @@ def test_a_part_is_never_joined_to_what_does_not_follow_it(server, packed, tmp_p
 def test_a_wrong_checksum_of_tffs_leaves_nothing(server, tmp_path):
     server.files["iNaturalist_train.csv"] = b"user_id,image_id\n"
     with pytest.raises(
-        ClientDataError, match=r"iNaturalist_train.csv: its md5 is \w+, and not 63d5.*fetch it"
+        ClientDataError,
+        match=r"its md5 is \w+, and not 63d5.*fetch it again .*from another mirror",
     ):
         fetch("inaturalist", tmp_path, mirror=server.url, only="iNaturalist_train.csv")
     assert not [p for p in tmp_path.iterdir() if p.name != "checksums.json"]

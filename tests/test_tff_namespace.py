@@ -503,6 +503,25 @@ def test_reconstruction_under_both_names():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras'
+def test_reconstruction_weighs_clients_by_a_function_of_their_metrics():
+    model = keras.Sequential([keras.layers.Input((4,)), *(keras.layers.Dense(3) for _ in range(2))])
+    shared, own = model.layers[-2:]
+    make = tff.learning.models.ReconstructionModel.from_keras_model_and_layers
+
+    def weights(client_weighting):
+        process = tff.learning.algorithms.build_fed_recon(
+            lambda: make(model, global_layers=[shared], local_layers=[own]),
+            loss_fn=lambda: keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            client_weighting=client_weighting,
+        )
+        return process.next(process.initialize(), CLIENTS).state.model.trainable[0]
+
+    alike = weights(tff.learning.ClientWeighting.UNIFORM)
+    np.testing.assert_array_equal(alike, weights(lambda metrics: 0.0 * metrics["loss"][0] + 1.0))
+    assert not np.array_equal(alike, weights(lambda metrics: metrics["loss"][0] ** 4))
+
+
 def test_constraints_of_keras_do_nothing_and_one_line_says_so():
     dense = keras.layers.Dense(3, kernel_constraint="non_neg", bias_constraint="non_neg")
     model = keras.Sequential([keras.layers.Input((4,)), dense])

@@ -31,6 +31,7 @@ from fedbridge.jax_core import (
     Step,
     apply_optimizer,
     check_function,
+    check_like_weights,
     check_not_negative,
     compose_learning_process,
     default_execution,
@@ -104,6 +105,7 @@ def fed_prox(
     def gradient(server: ModelWeights, local: ModelWeights, step: Step) -> tuple[PyTree, Forward]:
         of_objective, forward = plain(server, local, step)
         direction = pull(local.trainable, server.trainable)
+        check_like_weights("pull(local weights, server's weights)", direction, local.trainable)
         return tree_add(of_objective, tree_scale(proximal_strength, direction)), forward
 
     work = local_training(

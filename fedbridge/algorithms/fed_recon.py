@@ -20,7 +20,7 @@ from typing import Any
 
 import jax
 import optax
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from fedbridge.jax_core import (
     Aggregator,
@@ -41,10 +41,12 @@ from fedbridge.jax_core import (
     ReconstructionModel,
     Round,
     Step,
+    Visits,
     apply_optimizer,
     build_dataset_split_fn,
     check_argument,
     check_function,
+    check_metrics,
     check_optimizer,
     compose_learning_process,
     default_execution,
@@ -197,7 +199,15 @@ def _split(dataset_split_fn: DatasetSplitFn | None) -> DatasetSplitFn:
     if dataset_split_fn is None:
         return build_dataset_split_fn(split_dataset=True)
     check_function("dataset_split_fn", dataset_split_fn, "(the number of batches)")
-    return dataset_split_fn
+
+    def split(num_batches: Int[Any, ""]) -> tuple[Visits, Visits]:
+        halves = dataset_split_fn(num_batches)
+        two = isinstance(halves, tuple) and [type(half) for half in halves] == [Visits, Visits]
+        shown = "dataset_split_fn(the number of batches)"
+        check_argument(two, shown, halves, "two Visits, as fb.build_dataset_split_fn() gives them")
+        return halves
+
+    return split
 
 
 def _reconstruction(
@@ -208,6 +218,7 @@ def _reconstruction(
     is_one = isinstance(model, ReconstructionModel)
     allowed = "a ReconstructionModel, e.g. of fb.from_keras_reconstruction"
     check_argument(is_one, "model", model, allowed)
+    check_metrics(model)
     support = lambda num_batches: split(num_batches)[0]
     optimizer = optimizers.sgdm(0.1) if optimizer is None else optimizer
     check_optimizer(optimizer, "reconstruction_optimizer")

@@ -36,6 +36,7 @@ from fedbridge.jax_core import (
     check_whole,
     default_execution,
     finalize_metrics,
+    is_whole,
     local_evaluation,
     model_gradient,
     over_clients,
@@ -126,6 +127,9 @@ def personalization_eval(
     place = placing(model, execution)
 
     def evaluate(weights: ModelWeights, cohort: Cohort) -> OrderedDict[str, PyTree]:
+        is_one = isinstance(cohort, Cohort)
+        allowed = "data.cohort(client_ids, {'train': batches, 'test': batches})"
+        check_argument(is_one, "cohort", cohort, allowed)
         missing = [name for name in ("train", TEST) if name not in cohort.streams]
         if missing:
             raise ClientDataError(
@@ -179,7 +183,8 @@ def personalize(
         ArgumentError: A number of epochs below 1.
     """
     for name, value in (("num_epochs", num_epochs), ("num_epochs_per_eval", num_epochs_per_eval)):
-        check_whole(name, value)
+        whole = is_whole(value, 1) and value < 2**31
+        check_argument(whole, name, value, f"a whole number from 1 to {2**31 - 1}")
     check_optimizer(optimizer, "optimizer")
     check_argument(isinstance(train, str), "train", train, "the name of a stream")
     check_function("evaluate", evaluate, "(model, weights, client)")

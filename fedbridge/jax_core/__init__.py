@@ -15,7 +15,11 @@ from fedbridge.jax_core._aggregators import (
     weighted_mean as weighted_mean,
 )
 from fedbridge.jax_core._arrays import FederatedArrays as FederatedArrays
-from fedbridge.jax_core._border import metrics_at_border as metrics_at_border, to_numpy as to_numpy
+from fedbridge.jax_core._border import (
+    check_like_weights as check_like_weights,
+    metrics_at_border as metrics_at_border,
+    to_numpy as to_numpy,
+)
 from fedbridge.jax_core._client_work import (
     ClientResult as ClientResult,
     ClientWeight as ClientWeight,
@@ -64,6 +68,7 @@ from fedbridge.jax_core._errors import (
     check_argument as check_argument,
     check_bool as check_bool,
     check_function as check_function,
+    check_path as check_path,
     check_shape as check_shape,
     check_whole as check_whole,
     is_real as is_real,
@@ -98,6 +103,7 @@ from fedbridge.jax_core._model import (
     Metric as Metric,
     Model as Model,
     ModelWeights as ModelWeights,
+    check_metrics as check_metrics,
     check_model as check_model,
 )
 from fedbridge.jax_core._philox import stateless_normal as stateless_normal
@@ -137,6 +143,7 @@ from fedbridge.jax_core._trees import (
     empty_containers as empty_containers,
     from_named_leaves as from_named_leaves,
     named_leaves as named_leaves,
+    numpy_leaves as numpy_leaves,
     tree_add as tree_add,
     tree_all_finite as tree_all_finite,
     tree_norm as tree_norm,

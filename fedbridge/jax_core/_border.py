@@ -104,6 +104,19 @@ def check_same_kinds(expected: PyTree, given: PyTree) -> None:
             )
 
 
+def check_like_weights(name: str, given: PyTree, weights: PyTree) -> None:
+    """Refuses what is added to weights and has other shapes; at the trace, where they are known."""
+    shapes = lambda tree: {path: np.shape(leaf) for path, leaf in named_leaves(tree).items()}
+    want, have = shapes(weights), shapes(given)
+    path = next((p for p in {**want, **have} if want.get(p) != have.get(p)), None)
+    if path is not None:
+        where = f"{name}, at {path!r}," if path else name
+        raise ArgumentError(
+            f"{where} has shape {have.get(path, 'no such leaf')}, but the trainable weights "
+            f"have {want.get(path, 'no such weight')}; it must be a tree of arrays of their shapes."
+        )
+
+
 def check_same_shapes(expected: PyTree, given: PyTree) -> None:
     """Refuses weights of other names or shapes."""
     want = {path: np.shape(leaf) for path, leaf in named_leaves(expected).items()}

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from fedbridge.jax_core._clients import ClientOutput
 from fedbridge.jax_core._cohort import TRAIN, Cohort
-from fedbridge.jax_core._errors import check_function
+from fedbridge.jax_core._errors import check_argument, check_function
 from fedbridge.jax_core._metrics_aggregators import (
     MetricsAggregator,
     check_metrics_aggregator,
@@ -88,6 +88,12 @@ def num_examples(count: Int[Any, ""]) -> Float[Array, ""]:
 def uniform(count: Int[Any, ""]) -> Float[Array, ""]:
     """Weights all clients alike, also those without data; TFF's `ClientWeighting.UNIFORM`."""
     return jnp.ones((), jnp.float32)
+
+
+def check_weight(name: str, weight: Any) -> None:
+    """Refuses a client's weight that is no number; at the trace, of which the shape is known."""
+    number = isinstance(weight, jax.Array | np.ndarray | np.number | float | int)
+    check_argument(number and np.shape(weight) == (), name, weight, "one number")
 
 
 Gradient = Callable[[ModelWeights, ModelWeights, Step], tuple[PyTree, Forward]]
@@ -227,9 +233,12 @@ def local_training(
         start = LocalState(weights, optimizer, zeros, jnp.zeros((), jnp.int32))
         end = over_steps(step, start, client, visits=visits)
         update = tree_sub(weights.trainable, end.weights.trainable)
-        weight = client_weight(end.num_examples)
-        if metrics_weight is not None:
+        if metrics_weight is None:
+            weight = client_weight(end.num_examples)
+            check_weight("client_weight(the number of examples)", weight)
+        else:
             weight = metrics_weight(end.metrics)
+            check_weight("metrics_weight(the accumulators of the metrics)", weight)
         result, metrics = client_result(update, weight, end.metrics, zeros, non_finite)
         return result, metrics_aggregator.client(model.metrics, metrics)
 

@@ -103,7 +103,16 @@ class Cohort:
 
     def at_round(self, round: int, seed: int = 0) -> "Cohort":
         """The same clients and batches in another round: what is random is drawn anew."""
+        _check_key(seed, round)
         return dataclasses.replace(self, key=_key(seed, round))
+
+
+def _check_key(seed: Any, round: Any) -> None:
+    """Refuses a seed or a round's number that has too many bits."""
+    fits = is_whole(round, 0) and round < 2**32
+    check_argument(fits, "round", round, f"a whole number from 0 to {2**32 - 1}")
+    is_seed = is_whole(seed, -(2**63)) and seed < 2**63
+    check_argument(is_seed, "seed", seed, "a whole number of 64 bits")
 
 
 def _key(seed: int, round: int) -> Any:
@@ -247,9 +256,7 @@ def cohort_of(
     seed: int = 0,
 ) -> Cohort:
     """The cohort of these clients of a data set; see `FederatedArrays.cohort`."""
-    check_argument(is_whole(round, 0) and round < 2**32, "round", round, "a whole number from 0 on")
-    is_seed = is_whole(seed, -(2**63)) and seed < 2**63
-    check_argument(is_seed, "seed", seed, "a whole number of 64 bits")
+    _check_key(seed, round)
     pipelines = {TRAIN: batches} if isinstance(batches, Pipeline) else batches
     named = isinstance(pipelines, Mapping) and len(pipelines) > 0
     right = named and all(isinstance(one, Pipeline) for one in pipelines.values())

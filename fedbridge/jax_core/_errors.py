@@ -15,6 +15,7 @@ The command line prints the sentence and exits with 2; a library user catches th
 """
 
 import inspect
+import os
 import re
 from typing import Any
 
@@ -104,6 +105,11 @@ def check_bool(name: str, value: object) -> None:
     """Refuses what is neither true nor false, such as "no", which Python takes for true."""
     holds = isinstance(value, int | np.bool_) and value in (0, 1)
     check_argument(holds, name, value, "True or False")
+
+
+def check_path(name: str, value: object) -> None:
+    """Refuses what names no file or folder, such as None."""
+    check_argument(isinstance(value, str | os.PathLike), name, value, "a text or a pathlib.Path")
 
 
 def check_whole(name: str, value: object, least: int = 1) -> None:

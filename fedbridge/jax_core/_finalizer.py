@@ -12,6 +12,7 @@ import optax
 from jaxtyping import PyTree
 
 from fedbridge.jax_core._aggregators import MeasuredProcessOutput
+from fedbridge.jax_core._border import check_like_weights
 from fedbridge.jax_core._model import ModelWeights
 from fedbridge.jax_core._trees import tree_all_finite, tree_where
 from fedbridge.jax_core.optimizers._schedule import check_learning_rate, check_optimizer
@@ -39,7 +40,8 @@ def apply_optimizer(server_optimizer: optax.GradientTransformation) -> Finalizer
     optimizer's state included, and is counted in `update_non_finite`.
 
     Raises:
-        ArgumentError: A server optimizer that is none.
+        ArgumentError: A server optimizer that is none; in the first round, an aggregate of other
+            shapes than the trainable weights.
     """
     check_optimizer(server_optimizer, "server_optimizer")
 
@@ -47,6 +49,7 @@ def apply_optimizer(server_optimizer: optax.GradientTransformation) -> Finalizer
         return server_optimizer.init(weights.trainable)
 
     def next(state: PyTree, weights: ModelWeights, update: PyTree) -> MeasuredProcessOutput:
+        check_like_weights("what the aggregator gives", update, weights.trainable)
         step, new_state = server_optimizer.update(update, state, weights.trainable)
         moved = optax.apply_updates(weights.trainable, step)
         finite = tree_all_finite(update)

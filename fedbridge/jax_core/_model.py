@@ -115,3 +115,13 @@ def check_model(model: Any) -> None:
     """Refuses what is no model, e.g. a function that makes one, uncalled."""
     is_one = isinstance(model, Model)
     check_argument(is_one, "model", model, "a model: one of fb.models, called, or fb.from_keras")
+    check_metrics(model)
+
+
+def check_metrics(model: Any) -> None:
+    """Refuses a model whose metrics are none, e.g. a list of them."""
+    metrics = model.metrics
+    named = isinstance(metrics, Mapping) and all(isinstance(m, Metric) for m in metrics.values())
+    check_argument(
+        named, "metrics of the model", metrics, "a mapping of names to fb.metrics, or {}"
+    )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from fedbridge.jax_core._cohort import TRAIN, Cohort
+from fedbridge.jax_core._errors import check_argument
 from fedbridge.jax_core._model import Batch
 from fedbridge.jax_core._trees import tree_where
 
@@ -96,7 +97,11 @@ def over_steps(
     Returns:
         The carry after the last step; with `limit`, `(carry, values)`.
     """
-    plan = client.cohort.streams[stream]
+    streams = client.cohort.streams
+    check_argument(
+        stream in streams, "stream", stream, f"one of the cohort's: {', '.join(streams)}"
+    )
+    plan = streams[stream]
     rows, sizes = jnp.asarray(plan.rows), jnp.asarray(plan.sizes)
     first = jnp.asarray(plan.step_offsets)[client.index]
     num_steps, number_of_batch = visits(client.num_steps(stream))

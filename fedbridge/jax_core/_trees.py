@@ -5,7 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
+
+from fedbridge.jax_core._errors import check_argument
 
 
 def tree_sub(a: PyTree, b: PyTree) -> PyTree:
@@ -55,6 +58,27 @@ def named_leaves(tree: PyTree) -> dict[str, Any]:
     """
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {"/".join(_key_name(key) for key in path): leaf for path, leaf in leaves}
+
+
+def numpy_leaves(name: str, tree: PyTree, refused: str = "O") -> dict[str, np.ndarray]:
+    """The leaves as a file can hold them, by their paths.
+
+    Args:
+        name: What errors call the tree.
+        tree: Of arrays.
+        refused: The kinds of NumPy's dtypes that are none for the file; "O" are objects.
+
+    Raises:
+        ArgumentError: A leaf is no array, e.g. a function.
+    """
+    arrays = {}
+    for path, leaf in named_leaves(tree).items():
+        plain = not jnp.issubdtype(getattr(leaf, "dtype", np.int8), jax.dtypes.prng_key)
+        array = np.asarray(leaf if plain else None)
+        shown = f"{name}, at {path!r}," if path else name
+        check_argument(array.dtype.kind not in refused, shown, leaf, "an array of numbers")
+        arrays[path] = array
+    return arrays
 
 
 def empty_containers(tree: PyTree) -> list[str]:

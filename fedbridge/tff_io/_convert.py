@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from fedbridge.jax_core import ClientDataError, FederatedArrays
+from fedbridge.jax_core import ClientDataError, FederatedArrays, check_path
 from fedbridge.tff_io._cache import (
     cache_folder,
     fingerprint,
@@ -102,6 +102,7 @@ def convert(
         >>> convert(path, tmp / "converted").client("b")
         {'y': array([9])}
     """
+    check_path("folder", folder)
     source, target = existing_file(path), Path(folder).expanduser()
     if processes is not None and processes < 1:
         raise ClientDataError(f"{processes} processes cannot convert anything; give at least one.")
@@ -187,6 +188,7 @@ def from_converted(folder: str | os.PathLike) -> FederatedArrays:
         ClientDataError: There is no such folder; it holds something else, or a damaged file; or the
             conversion has not come to its end.
     """
+    check_path("folder", folder)
     return _open(Path(folder).expanduser(), whole=False)
 
 
@@ -199,6 +201,7 @@ def verify_converted(folder: str | os.PathLike) -> FederatedArrays:
     Raises:
         ClientDataError: As `from_converted`.
     """
+    check_path("folder", folder)
     return _open(Path(folder).expanduser(), whole=True)
 
 

@@ -275,9 +275,15 @@ def _compared(file: Path, source: str | Path, expected: str | None) -> str:
     method, _, digest = (expected or "sha256:").partition(":")
     found = pooch.file_hash(str(file), alg=method)
     if digest and found != digest:
+        published = any(
+            remote.checksum == expected for files in REMOTE_FILES.values() for remote in files
+        )
+        renewed = "from another mirror" if published else "remove its line from checksums.json"
+        again = "remove it and put the right one there" if file == source else "fetch it again"
         raise ClientDataError(
             f"{source}: its {method} is {found}, and not {digest}; it was damaged on the way or is "
-            "another file, fetch it again (a new version: remove its line from checksums.json)."
+            f"another file, {again} ({'if it stays so' if published else 'a new version'}: "
+            f"{renewed})."
         )
     return f"{method}:{found}"
 

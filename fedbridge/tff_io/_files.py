@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fedbridge.jax_core import ClientDataError, StateError
+from fedbridge.jax_core import ClientDataError, StateError, check_path
 
 
 def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
@@ -19,7 +19,9 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -
 
     Raises:
         StateError: It cannot be written there.
+        ArgumentError: The path is none.
     """
+    check_path("path", path)
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

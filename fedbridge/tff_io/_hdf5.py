@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from fedbridge.jax_core import ClientDataError, FederatedArrays
+from fedbridge.jax_core import ClientDataError, FederatedArrays, check_path
 from fedbridge.tff_io import _hdf5_child
 from fedbridge.tff_io._cache import cache_folder, fingerprint, load_copy, save_copy
 from fedbridge.tff_io._client_data import _pack
@@ -48,6 +48,7 @@ def from_hdf5(
         ClientDataError: h5py is missing; a missing, truncated or damaged file; one that holds
             something else; or features of a client that differ in their number of rows.
     """
+    check_path("path", path)
     source = _find(Path(path).expanduser(), split)
     folder = cache_folder(cache)
     key = {"path": str(source.resolve()), "split": split, "spec": "hdf5"}

@@ -16,6 +16,7 @@ from fedbridge.jax_core import (
     ModelError,
     ModelWeights,
     ReconstructionModel,
+    check_argument,
     metrics as fb_metrics,
 )
 from fedbridge.tff_io._keras_constraints import Constraints, refuse_constraints
@@ -42,10 +43,10 @@ class Partition(NamedTuple):
 
 def from_keras_reconstruction(
     keras_model: Any,
-    global_layers: Iterable[Any],
-    local_layers: Iterable[Any],
+    global_layers: Any,
+    local_layers: Any,
     loss: Any,
-    metrics: Sequence[Any] = (),
+    metrics: Sequence[Any] | None = (),
     *,
     constraints: Constraints = refuse_constraints,
 ) -> ReconstructionModel:
@@ -70,10 +71,15 @@ def from_keras_reconstruction(
     Raises:
         ModelError: As `from_keras`; and for a variable that belongs to both kinds of layers, or to
             none.
+        ArgumentError: One layer, or names, in place of a list of layers.
     """
+    chosen = {
+        "global": _layers("global_layers", global_layers),
+        "local": _layers("local_layers", local_layers),
+    }
     groups = {
         f"{whose}_{side}": [w for layer in layers for w in getattr(layer, f"{side}_weights")]
-        for whose, layers in (("global", list(global_layers)), ("local", list(local_layers)))
+        for whose, layers in chosen.items()
         for side in ("trainable", "non_trainable")
     }
     return from_keras_reconstruction_variables(
@@ -85,7 +91,7 @@ def from_keras_reconstruction_variables(
     keras_model: Any,
     groups: Mapping[str, Sequence[Any]],
     loss: Any,
-    metrics: Sequence[Any] = (),
+    metrics: Sequence[Any] | None = (),
     *,
     constraints: Constraints = refuse_constraints,
 ) -> ReconstructionModel:
@@ -101,6 +107,7 @@ def from_keras_reconstruction_variables(
     Raises:
         ModelError: As `from_keras`; and for a variable that belongs to two groups, or to none.
     """
+    metrics = () if metrics is None else metrics
     model = from_keras(keras_model, loss, metrics, constraints=constraints)
     sides = {
         "trainable": list(keras_model.trainable_weights),
@@ -221,6 +228,15 @@ def _joined(
             [*global_weights.non_trainable, *local_weights.non_trainable],
         ),
     )
+
+
+def _layers(name: str, layers: Any) -> list[Any]:
+    """The layers of an argument: a list of them, or another iterable."""
+    several = isinstance(layers, Iterable) and not isinstance(layers, str)
+    listed = list(layers) if several else []
+    are_some = several and all(hasattr(one, "non_trainable_weights") for one in listed)
+    check_argument(are_some, name, listed or layers, "a list of layers of the model")
+    return listed
 
 
 def _numbers(chosen: Sequence[Any], variables: Sequence[Any]) -> list[int]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fedbridge.jax_core import ClientDataError, FederatedArrays
+from fedbridge.jax_core import ClientDataError, FederatedArrays, check_path
 from fedbridge.tff_io._client_data import _pack
 
 _KEYS = ("users", "num_samples", "user_data")
@@ -37,6 +37,7 @@ def from_leaf(folder: str | os.PathLike) -> FederatedArrays:
         ClientDataError: No JSON files, a damaged or foreign one, a user twice or without data, a
             number of samples other than promised, or rows of various lengths.
     """
+    check_path("folder", folder)
     path = Path(folder).expanduser()
     files = [path] if path.is_file() else sorted(path.glob("*.json"))
     if not files:

@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from jaxtyping import PyTree
 
-from fedbridge.jax_core import StateError
+from fedbridge.jax_core import StateError, check_argument, check_path, check_whole
 from fedbridge.tff_io._files import to_disk
 from fedbridge.tff_io._saved_model import program_state, variable_path
 from fedbridge.tff_io._tensor_bundle import read_bundle, write_bundle
@@ -44,6 +44,7 @@ def program_state_versions(root: str | os.PathLike[str], *, prefix: str = _PREFI
         >>> program_state_versions("there/is/no/such/folder")
         []
     """
+    check_path("root", root)
     folder = Path(root)
     names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
     suffixes = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
@@ -83,6 +84,7 @@ def load_program_state(
         >>> load_program_state(root, 1, like={"steps": np.zeros(3, int)})
         {'steps': array([0, 1, 2])}
     """
+    check_path("root", root)
     folder = Path(root, f"{prefix}{version}")
     if not folder.is_dir():
         there = program_state_versions(root, prefix=prefix)
@@ -135,7 +137,7 @@ def save_program_state(
         root: The manager's folder; it is made where it is absent.
         state: Named tuples, dictionaries, lists and tuples of arrays. TFF compares containers when
             it loads: where its state has others than fedbridge's, pass what `to_tff_state` gives.
-        version: An integer, larger in every round.
+        version: A whole number of at least 0, larger in every round.
         prefix: As the manager's.
         keep_total: How many versions stay; with 0, all of them.
         keep_first: Whether the first version is one of those that stay.
@@ -148,6 +150,7 @@ def save_program_state(
         ProgramStateExistsError: There is this version already.
         StateError: The folder cannot be written to, or the state holds what TensorFlow cannot
             save.
+        ArgumentError: No path, no version, or None as the state.
     """
     if keep_every_k < 1:
         raise StateError(f"keep_every_k is {keep_every_k}; allowed are 1 (all versions) and more.")
@@ -156,6 +159,9 @@ def save_program_state(
             "keep_total=1 with keep_first=True would remove what was just saved: allowed are "
             "keep_total=2 and more, 0 for all, or keep_first=False."
         )
+    check_path("root", root)
+    check_whole("version", version, 0)
+    check_argument(state is not None, "state", state, "a tree of arrays")
     folder = Path(root, f"{prefix}{version}")
     if folder.exists():
         raise ProgramStateExistsError(

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from fedbridge.jax_core import ClientDataError, FederatedArrays
+from fedbridge.jax_core import ClientDataError, FederatedArrays, check_path
 from fedbridge.jax_core._columns import (
     Fraction255,
     Ragged,
@@ -89,6 +89,7 @@ def existing_file(path: str | os.PathLike) -> Path:
     Raises:
         ClientDataError: There is none.
     """
+    check_path("path", path)
     source = Path(path).expanduser()
     if not source.is_file():
         what = "this is a folder" if source.is_dir() else "there is no such file"

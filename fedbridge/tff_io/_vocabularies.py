@@ -9,7 +9,7 @@ from collections.abc import Sized
 from pathlib import Path
 from typing import TextIO
 
-from fedbridge.jax_core import ClientDataError, is_whole
+from fedbridge.jax_core import ClientDataError, check_path, is_whole
 
 
 def read_word_counts(path: str | os.PathLike[str], vocab_size: int | None = None) -> dict[str, int]:
@@ -105,6 +105,7 @@ def _check_enough(
 
 
 def _opened(path: str | os.PathLike[str]) -> TextIO:
+    check_path("path", path)
     if not Path(path).is_file():
         raise ClientDataError(f"{path}: there is no such file; give the path of a vocabulary.")
     return Path(path).open(encoding="utf-8")

@@ -13,7 +13,14 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import PyTree
 
-from fedbridge.jax_core import ModelError, ModelWeights, StateError, named_leaves
+from fedbridge.jax_core import (
+    ModelError,
+    ModelWeights,
+    StateError,
+    check_path,
+    named_leaves,
+    numpy_leaves,
+)
 from fedbridge.tff_io._files import write_whole
 from fedbridge.tff_io._tff_state import fit_leaves
 
@@ -75,6 +82,7 @@ def weights_to_npz(weights: PyTree, path: str | os.PathLike[str]) -> None:
 
     Raises:
         StateError: It cannot be written there.
+        ArgumentError: A leaf is no array of numbers, or the path is none.
 
     Example:
         >>> import tempfile
@@ -103,6 +111,7 @@ def weights_from_npz(path: str | os.PathLike[str], like: _Tree) -> _Tree:
     Raises:
         StateError: There is no such file, it is no npz, or it is of another model.
     """
+    check_path("path", path)
     wanted = _arrays(like)
     try:
         # The whole file first: NumPy leaves one open that is no zip.
@@ -127,6 +136,7 @@ def weights_to_safetensors(weights: PyTree, path: str | os.PathLike[str]) -> Non
 
     Raises:
         StateError: It cannot be written there.
+        ArgumentError: A leaf is no array of numbers, or the path is none.
     """
     from safetensors.numpy import save
 
@@ -147,6 +157,7 @@ def weights_from_safetensors(path: str | os.PathLike[str], like: _Tree) -> _Tree
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    check_path("path", path)
     try:
         leaves = load_file(path)
     except OSError as error:
@@ -156,8 +167,8 @@ def weights_from_safetensors(path: str | os.PathLike[str], like: _Tree) -> _Tree
     return fit_leaves(leaves, like, str(path))
 
 
-def _arrays(tree: PyTree) -> dict[str, np.ndarray]:
-    return {name: np.asarray(leaf) for name, leaf in named_leaves(tree).items()}
+def _arrays(weights: PyTree) -> dict[str, np.ndarray]:
+    return numpy_leaves("weights", weights, refused="OSUMm")
 
 
 def _sides(keras_model: Any) -> tuple[list[Any], list[Any]]:

@@ -90,15 +90,22 @@ def add_measurements(
         output = inner.server(state, summed.inner, key)
         measured = output.measurements
         if client_measurement_fn is not None:
-            measured = _with(measured, client_measurement_fn.server(summed.measured))
+            measured = _with(
+                "client_measurement_fn.server(sum)",
+                measured,
+                client_measurement_fn.server(summed.measured),
+            )
         if server_measurement_fn is not None:
-            measured = _with(measured, server_measurement_fn(output.result))
+            measured = _with(
+                "server_measurement_fn(result)", measured, server_measurement_fn(output.result)
+            )
         return output._replace(measurements=measured)
 
     return Aggregator(inner.initialize, client, server, inner.weighted)
 
 
-def _with(measured: Any, more: Mapping[str, PyTree]) -> OrderedDict[str, PyTree]:
+def _with(name: str, measured: Any, more: Any) -> OrderedDict[str, PyTree]:
+    check_argument(isinstance(more, Mapping), name, more, "a mapping of names to values")
     return OrderedDict(measured or {}, **more)
 
 

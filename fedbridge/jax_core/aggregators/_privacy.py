@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree
 
 from fedbridge.jax_core._aggregators import Aggregator, MeasuredProcessOutput, sum_or
-from fedbridge.jax_core._errors import ArgumentError
+from fedbridge.jax_core._errors import ArgumentError, check_argument
 from fedbridge.jax_core.aggregators._arguments import (
     Number,
     check_finite_positive,
@@ -165,6 +165,7 @@ def adaptive_clip_noise_params(
     if noise_multiplier == 0:
         return 0.0, float(clipped_count_stddev or 0.0)
     z, given = float(noise_multiplier), clipped_count_stddev
+    check_argument(z >= 1e-30, "noise_multiplier", z, "0, or a finite number of at least 1e-30")
     stddev = 0.05 * float(expected_clients_per_round) if given is None else float(given)
     if z >= 2 * stddev:
         default = ", by default 0.05 times clients_per_round" if given is None else ""

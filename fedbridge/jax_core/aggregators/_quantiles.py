@@ -19,6 +19,7 @@ from fedbridge.jax_core._aggregators import Aggregator, sum_or
 from fedbridge.jax_core._errors import check_function
 from fedbridge.jax_core.aggregators._arguments import (
     Number,
+    check_finite_positive,
     check_number,
     check_positive,
     check_quantile,
@@ -140,7 +141,8 @@ def quantile_estimation(
         record_sum: Sums the `Below` of the clients; default `sum_()`.
 
     Raises:
-        ArgumentError: q not between 0 and 1, an increment below 0, another number not above 0.
+        ArgumentError: q not between 0 and 1, an increment below 0, another number not above 0, a
+            first C or an η that is infinite.
 
     Example:
         >>> process, key = quantile_estimation(1.0, 0.5, 0.2), None
@@ -149,9 +151,9 @@ def quantile_estimation(
         >>> float(process.report(process.server(state, told, key)))  # exp(0.2 · 0.5)
         1.10517...
     """
-    check_positive("initial_estimate", initial_estimate)
+    check_finite_positive("initial_estimate", initial_estimate)
     check_quantile("target_quantile", target_quantile)
-    check_positive("learning_rate", learning_rate)
+    check_finite_positive("learning_rate", learning_rate)
     check_positive("multiplier", multiplier)
     check_number("increment", increment, "a number of at least 0", lambda x: x >= 0)
     check_function("empty_round", empty_round, "(anybody, new estimate, old estimate)")

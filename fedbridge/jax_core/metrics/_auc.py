@@ -16,7 +16,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from fedbridge.jax_core._errors import check_argument, check_bool, check_whole
+from fedbridge.jax_core._errors import check_argument, check_bool, check_whole, is_real
 from fedbridge.jax_core._model import Batch, Forward, Metric
 from fedbridge.jax_core.metrics._confusion import (
     EPSILON,
@@ -125,6 +125,8 @@ def _with_ends(thresholds: Sequence[float] | None, num_thresholds: int) -> Thres
         check_whole("num_thresholds", num_thresholds, 2)
         inner, even = np.linspace(0.0, 1.0, num_thresholds)[1:-1], True
     else:
+        listed = not is_real(thresholds)
+        check_argument(listed, "thresholds", thresholds, "a list of numbers in [0, 1]")
         given_thresholds(thresholds, 0.5)
         inner = np.sort(np.asarray(thresholds, np.float64))
         even = is_even(np.concatenate([[0.0], inner, [1.0]]))

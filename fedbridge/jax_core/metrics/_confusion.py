@@ -58,7 +58,17 @@ class Thresholds(NamedTuple):
 def outcomes(labels: str = "y") -> Outcomes:
     """A feature of the batch as the labels, and the model's output as the predictions."""
     check_argument(isinstance(labels, str), "labels", labels, "the name of a feature")
-    return lambda batch, forward: (batch[labels], forward.predictions)
+
+    def of(batch: Batch, forward: Forward) -> tuple[Any, Any]:
+        if labels not in batch:
+            raise ModelError(
+                f"a metric compares with the feature {labels!r}, and batches have "
+                f"{', '.join(map(repr, batch)) or 'none'}; write fb.metrics.outcomes(labels) with "
+                "one of these."
+            )
+        return batch[labels], forward.predictions
+
+    return of
 
 
 OF_Y = outcomes()

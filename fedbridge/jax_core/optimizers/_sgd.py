@@ -34,6 +34,8 @@ def sgdm(
         -0.5
     """
     check_bool("nesterov", nesterov)
+    if momentum is not None:
+        check_hparam("momentum", momentum)
     plain = momentum is None or (not isinstance(momentum, Tracer) and momentum == 0)
     check_argument(
         not (plain and nesterov),

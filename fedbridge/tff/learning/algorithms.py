@@ -21,7 +21,7 @@ from fedbridge.tff.learning._personalization import (
     build_personalization_eval_computation as build_personalization_eval_computation,
 )
 from fedbridge.tff.learning._signatures import for_nobody, typed
-from fedbridge.tff.learning._weighting import ClientWeighting, client_weight
+from fedbridge.tff.learning._weighting import ClientWeighting, client_weight, metrics_weight
 
 _sgd = functools.partial(fc.optimizers.sgdm, 1.0)
 _slow = functools.partial(fc.optimizers.sgdm, 0.1)
@@ -346,7 +346,8 @@ def fed_recon(
         arguments.optimizer_or(server_optimizer_fn, "server_optimizer_fn", _sgd),
         arguments.optimizer_or(reconstruction_optimizer_fn, local, _slow),
         dataset_split_fn=dataset_split_fn,
-        client_weight=client_weight(client_weighting),
+        client_weight=client_weight(None if callable(client_weighting) else client_weighting),
+        metrics_weight=metrics_weight(client_weighting),
         non_finite=fc.keep_non_finite,
         aggregator=model_aggregator or fc.weighted_mean(),
         metrics_aggregator=arguments.metrics_aggregator(metrics_aggregator),
