@@ -78,7 +78,34 @@ def divided_by(change):
     return from_keras_reconstruction(model, change(model.layers[0]), [], loss, metrics=None)
 
 
+def with_function():
+    """As optax.contrib.sophia, which not every optax has."""
+
+    def update(updates, state, params=None, obj_fn=None, **kwargs):
+        if obj_fn is None:
+            raise ValueError("obj_fn must be provided to the update function.")
+        return updates, state
+
+    return optax.GradientTransformationExtraArgs(lambda params: (), update)
+
+
 BUILT = {
+    # Optimizers of optax that need more than gradients.
+    "lbfgs": (lambda: fed_avg(server_optimizer=optax.lbfgs()), "server_optimizer: .*'value'"),
+    "polyak_sgd": (
+        lambda: algorithms.fed_avg(linear_model(), optax.polyak_sgd()),
+        "client_optimizer: its update needs the argument 'value', and a step has the gradients",
+    ),
+    "a chain": (
+        lambda: algorithms.mime_lite(
+            linear_model(), optax.chain(optax.clip(1.0), optax.contrib.reduce_on_plateau())
+        ),
+        "base_optimizer: its update needs the argument 'value'",
+    ),
+    "a function": (
+        lambda: algorithms.personalize(with_function()),
+        "optimizer: its update needs the argument 'obj_fn'",
+    ),
     # Hyperparameters that are negative, or no numbers.
     "rate -0.1": (lambda: sgdm(-0.1), "learning_rate is -0.1; it must be a number of at least 0"),
     "rate 'a'": (lambda: sgdm("0.1"), "learning_rate is '0.1'; it must be a number of at least 0"),

@@ -160,9 +160,9 @@ from fedbridge.jax_core._visits import (
 )
 from fedbridge.jax_core._vmapped import vmapped as vmapped
 from fedbridge.jax_core.aggregators._arguments import check_not_negative as check_not_negative
+from fedbridge.jax_core.optimizers._given import check_optimizer as check_optimizer
 from fedbridge.jax_core.optimizers._schedule import (
     check_has_learning_rate as check_has_learning_rate,
-    check_optimizer as check_optimizer,
     check_rate as check_rate,
     check_schedule as check_schedule,
 )

@@ -26,11 +26,8 @@ from fedbridge.jax_core._model import Forward, Metric, Model, ModelWeights, chec
 from fedbridge.jax_core._steps import Client, Step, Visits, every_batch, over_steps
 from fedbridge.jax_core._trees import tree_all_finite, tree_sub, tree_where, tree_zeros_like
 from fedbridge.jax_core.optimizers import get_hparams, set_hparams
-from fedbridge.jax_core.optimizers._schedule import (
-    check_local_steps,
-    check_optimizer,
-    has_schedule,
-)
+from fedbridge.jax_core.optimizers._given import check_optimizer
+from fedbridge.jax_core.optimizers._schedule import check_local_steps, has_schedule
 
 
 class ClientResult(NamedTuple):

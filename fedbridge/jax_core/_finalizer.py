@@ -15,7 +15,8 @@ from fedbridge.jax_core._aggregators import MeasuredProcessOutput
 from fedbridge.jax_core._border import check_like_weights
 from fedbridge.jax_core._model import ModelWeights
 from fedbridge.jax_core._trees import tree_all_finite, tree_where
-from fedbridge.jax_core.optimizers._schedule import check_learning_rate, check_optimizer
+from fedbridge.jax_core.optimizers._given import check_optimizer
+from fedbridge.jax_core.optimizers._schedule import check_learning_rate
 
 
 class Finalizer(NamedTuple):

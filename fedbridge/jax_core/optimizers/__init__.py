@@ -2,7 +2,8 @@
 
 The state is TFF's: an OrderedDict of the hyperparameters, float32, and of the slots. So a
 hyperparameter can be read and set between rounds (`get_hparams`, `set_hparams`), and a state has
-the same leaves under the same names as TFF's. Any optax optimizer may stand in their place.
+the same leaves under the same names as TFF's. Any optax optimizer may stand in their place
+whose update needs gradients, state and weights only: not `optax.lbfgs`, which needs losses.
 
 SGD and momentum are optax's own, around TFF's state. The others differ from optax's in where ε
 stands, in what they start from, or altogether; Adagrad only where nothing has been seen and ε is 0.

@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from fedbridge.jax_core._errors import ArgumentError, check_argument, check_function
+from fedbridge.jax_core.optimizers._given import check_optimizer
 from fedbridge.jax_core.optimizers._hparams import Scalar, as_hparam, check_hparam, get_hparams
 
 
@@ -82,23 +83,6 @@ def check_has_learning_rate(optimizer: optax.GradientTransformation, name: str) 
             "fedbridge.optimizers (not Adafactor, and not scheduled already), or give the "
             "schedule to optax's own optimizer."
         )
-
-
-def check_optimizer(optimizer: Any, name: str) -> None:
-    """Refuses what is no optimizer, e.g. a learning rate.
-
-    Args:
-        optimizer: What was given as one.
-        name: What the error calls it.
-
-    Raises:
-        ArgumentError: It is none.
-    """
-    is_one = isinstance(optimizer, optax.GradientTransformation)
-    allowed = "an optimizer: one of fedbridge.optimizers or optax's"
-    if isinstance(optimizer, optax.MultiSteps):
-        allowed = "a GradientTransformation: give its .gradient_transformation()"
-    check_argument(is_one, name, optimizer, allowed)
 
 
 def check_schedule(schedule_fn: Callable[[Int[Array, ""]], Scalar], name: str) -> None:
