@@ -34,7 +34,7 @@ def check_optimizer(optimizer: Any, name: str) -> None:
         )
 
 
-def _needed_besides_gradients(optimizer: optax.GradientTransformation) -> str | None:
+def _needed_besides_gradients(optimizer: Any) -> str | None:
     """The first argument that an update does not go without, also within a chain."""
     if not isinstance(optimizer, optax.GradientTransformationExtraArgs):
         return None
