@@ -641,3 +641,28 @@ def test_the_bounds_are_allowed_and_every_real_number_is_one(value):
     for hparam in optimizers.get_hparams(state).values():
         assert hparam.dtype == jnp.float32
         assert float(hparam) == float(value)
+
+
+def test_an_optimizer_that_knows_the_weights_by_their_tree_is_a_clients():
+    model = softmax_model()
+    kernels = jax.tree.map(lambda leaf: leaf.ndim > 1, model.initial_weights.trainable)
+    masked = optax.chain(optax.masked(optax.set_to_zero(), kernels), optax.sgd(0.1))
+    process = fb.algorithms.fed_avg(model, masked)
+    data = fb.from_clients({"a": {"x": np.ones((4, 2), "f"), "y": np.zeros(4, "i4")}})
+    start = process.initialize()
+    end = process.next(start, data.cohort(["a"], fb.Batches(2))).state
+    pairs = zip(*(jax.tree.leaves(s.global_model_weights) for s in (start, end)), strict=True)
+    assert [bool((old != new).any()) for old, new in pairs] == [False, True]
+
+
+def test_a_state_does_not_follow_the_array_that_it_began_with():
+    model, own = softmax_model(), np.zeros(100_000, np.float32)
+    start = model.initial_weights._replace(trainable=[own])
+    process = fb.algorithms.fed_sgd(model._replace(initial_weights=start))
+    state = process.initialize()
+    own[:] = 1.0
+    assert not np.asarray(state.global_model_weights.trainable[0]).any()
+
+
+def softmax_model():
+    return fb.models.softmax_regression((2,), 3, x="x", y="y")

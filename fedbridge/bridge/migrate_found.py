@@ -60,7 +60,9 @@ class Found:
     def constraint(self) -> ast.keyword | None:
         """The first constraint of a Keras weight, `kernel_constraint=...`."""
         keywords = (node for node in ast.walk(self.tree) if isinstance(node, ast.keyword))
-        return next((one for one in keywords if (one.arg or "").endswith("_constraint")), None)
+        named = (one for one in keywords if (one.arg or "").endswith("_constraint"))
+        is_none = lambda one: isinstance(one.value, ast.Constant) and one.value.value is None
+        return next((one for one in named if not is_none(one)), None)
 
     def makes_list(self, node: ast.AST) -> bool:
         """Whether an expression gives the clients of a round."""

@@ -247,7 +247,8 @@ def local_training(
         counts = [int(visits(size).count) for size in sizes]
         check_local_steps(client_optimizer, "client_optimizer", max(counts, default=0))
 
-    check = check_cohort if has_schedule(client_optimizer) else nothing_to_check
+    scheduled = has_schedule(client_optimizer, model.initial_weights.trainable)
+    check = check_cohort if scheduled else nothing_to_check
     return ClientWork(initialize, client, server, check_cohort=check)
 
 

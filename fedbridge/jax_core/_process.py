@@ -184,7 +184,8 @@ def compose_learning_process(
         check_argument(isinstance(value, kind), part, value, f"of the type {kind.__name__}")
 
     def initialize() -> LearningAlgorithmState:
-        weights = jax.device_put(model.initial_weights)
+        # Copies, where `jax.device_put` may leave a NumPy array where it lies.
+        weights = jax.tree.map(jnp.asarray, model.initial_weights)
         return LearningAlgorithmState(
             weights,
             (),

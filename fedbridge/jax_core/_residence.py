@@ -106,7 +106,7 @@ class Residence:
                 given = (self.on(device, in_one_memory) for device in devices)
                 copies = [copy for copy in given if copy is not None]
             everywhere = len(copies) == len(devices)
-            self._on_meshes[mesh] = _one_after_another(copies, mesh) if everywhere else None
+            self._on_meshes[mesh] = _joined(copies, mesh) if everywhere else None
         return self._on_meshes[mesh]
 
     @functools.cached_property
@@ -251,7 +251,7 @@ def padded(rows: np.ndarray, size: int) -> np.ndarray:
     return whole
 
 
-def _one_after_another(copies: list[dict[str, Column]], mesh: Mesh) -> dict[str, Column]:
+def _joined(copies: list[dict[str, Column]], mesh: Mesh) -> dict[str, Column]:
     sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
     def join(*leaves: jax.Array) -> jax.Array:

@@ -82,7 +82,7 @@ def spread(cohort: Cohort, mesh: Mesh) -> SpreadCohort:
     for device, own in enumerate(clients_of):
         places[own] = device * clients + np.arange(len(own))
     parts = {d: jax.tree.map(lambda leaf: leaf[None], part(d)) for d in mine}
-    streams, hashes, state, counts = _one_after_another(parts, mesh)
+    streams, hashes, state, counts = _joined(parts, mesh)
     num_clients, key, places = replicate((cohort.num_clients, cohort.key, places), mesh)
     return SpreadCohort(
         features=features,
@@ -148,10 +148,10 @@ def _own_rows(
         for name, column in cohort.features.items()
     }
     counted = {name: list(map(renumbered, s, rows_of)) for name, s in dealt.items()}
-    return _one_after_another({device: take(device) for device in mine}, mesh), counted
+    return _joined({device: take(device) for device in mine}, mesh), counted
 
 
-def _one_after_another(parts: dict[int, PyTree], mesh: Mesh) -> PyTree:
+def _joined(parts: dict[int, PyTree], mesh: Mesh) -> PyTree:
     """Parts, of the devices of this process, as arrays over all devices."""
     sharding = NamedSharding(mesh, PartitionSpec(CLIENTS))
     devices, trees = list(parts), list(parts.values())

@@ -154,9 +154,9 @@ def _rates(optimizer: optax.GradientTransformation, count: int) -> list[float]:
     return np.asarray(jax.lax.scan(step, optimizer.init(zero), length=count)[1]).tolist()
 
 
-def has_schedule(optimizer: optax.GradientTransformation) -> bool:
-    """Whether this is an optimizer of `schedule_learning_rate`."""
-    return is_scheduled(jax.eval_shape(optimizer.init, jax.ShapeDtypeStruct((), jnp.float32)))
+def has_schedule(optimizer: optax.GradientTransformation, weights: PyTree) -> bool:
+    """Whether this is an optimizer of `schedule_learning_rate`; others may know these weights."""
+    return is_scheduled(jax.eval_shape(optimizer.init, weights))
 
 
 def is_scheduled(state: PyTree) -> bool:
