@@ -20,6 +20,7 @@ from fedbridge.jax_core import (
     check_argument,
     check_path,
     empty_containers,
+    fits_shape,
     from_named_leaves,
     numpy_leaves,
 )
@@ -74,7 +75,8 @@ def load(path: str | os.PathLike[str], like: _Tree, *, algorithm: str = "") -> _
     Args:
         path: A file that `save` wrote.
         like: A state of the same process, e.g. `process.initialize()`: the structure, and the
-            shapes and dtypes that the file must have.
+            shapes and dtypes that the file must have. What starts with no rows may have grown,
+            e.g. a sample of the clients.
         algorithm: `process.name`; a file that was saved with another one is refused.
 
     Raises:
@@ -109,15 +111,14 @@ def load(path: str | os.PathLike[str], like: _Tree, *, algorithm: str = "") -> _
             leaves = {name: stored[name] for name in stored.files}
     except (ValueError, zipfile.BadZipFile):
         raise StateError(f"{path}: it holds no npz file of numbers; save it again.") from None
-    expected = {name: (array.shape, array.dtype) for name, array in _content(like).items()}
-    found = {name: (a.shape, a.dtype) for name, a in leaves.items()}
-    if expected != found:
-        name = next(n for n in {**expected, **found} if expected.get(n) != found.get(n))
-        raise StateError(
-            f"{path}: {name!r} is {_describe(found.get(name))} there and "
-            f"{_describe(expected.get(name))} in this process; load it with the process that "
-            "saved it."
-        )
+    expected = _content(like)
+    for name in {**expected, **leaves}:
+        found, own = leaves.get(name), expected.get(name)
+        if found is None or own is None or not _fits(found, own):
+            raise StateError(
+                f"{path}: {name!r} is {_describe(found)} there and {_describe(own)} in this "
+                "process; load it with the process that saved it."
+            )
     return from_named_leaves(like, leaves)
 
 
@@ -140,5 +141,9 @@ def _content(state: object) -> dict[str, np.ndarray]:
     }
 
 
-def _describe(leaf: tuple[tuple[int, ...], np.dtype] | None) -> str:
-    return "absent" if leaf is None else f"{leaf[1]}{list(leaf[0])}"
+def _fits(found: np.ndarray, own: np.ndarray) -> bool:
+    return found.dtype == own.dtype and fits_shape(found.shape, own.shape)
+
+
+def _describe(leaf: np.ndarray | None) -> str:
+    return "absent" if leaf is None else f"{leaf.dtype}{list(leaf.shape)}"

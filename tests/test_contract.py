@@ -1,6 +1,7 @@
 """What every algorithm promises, for models that know masks and for those that do not.
 
 A new algorithm adds one line to `ALGORITHMS`, or to `EVALUATIONS` if it leaves the weights alone.
+(`personalization_eval`, a function without a state, keeps its part in `test_personalization.py`.)
 """
 
 import collections

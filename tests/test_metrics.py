@@ -418,6 +418,24 @@ def test_the_counter_of_a_saved_state_goes_on(tmp_path):
     assert found["total_rounds_metrics"]["num_examples"] == 3 * (2**30 + 1)
 
 
+@pytest.mark.parametrize("through", ["a file", "TFF's state"])
+def test_a_sample_of_the_clients_that_has_grown_is_loaded(tmp_path, through):
+    counts = OrderedDict(num_examples=fb.metrics.num_examples_counter())
+    sample = fb.sample_over_rounds(5)
+    process = fb.algorithms.fed_eval(model_of(counts), metrics_aggregator=sample)
+    data = fb.from_clients(clients([3, 2]))
+    start = process.initialize()
+    state, _ = process.next(start, data.cohort(["c0"], fb.Batches(batch_size=4)))
+    if through == "a file":
+        fb.save(tmp_path / "state", state)
+        loaded = fb.load(tmp_path / "state", like=start)
+    else:
+        loaded = fb.from_tff_state(fb.to_tff_state(state, like=start), like=start)
+    _, metrics = process.next(loaded, data.cohort(["c1"], fb.Batches(batch_size=4)))
+    total = metrics["client_work"]["eval"]["total_rounds_metrics"]
+    np.testing.assert_array_equal(total["num_examples"], [3, 2])
+
+
 @pytest.mark.parametrize(
     "build, where",
     [

@@ -132,6 +132,7 @@ from fedbridge.jax_core._reconstruction import (
 )
 from fedbridge.jax_core._sequential import sequential as sequential
 from fedbridge.jax_core._sharded import sharded as sharded
+from fedbridge.jax_core._states import fits_shape as fits_shape
 from fedbridge.jax_core._steps import (
     Client as Client,
     Step as Step,

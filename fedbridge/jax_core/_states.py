@@ -91,6 +91,12 @@ def check_is_state(state: Any) -> None:
     check_argument(is_one, "state", state, "a state of this process, e.g. process.initialize()")
 
 
+def fits_shape(given: tuple[int, ...], own: tuple[int, ...]) -> bool:
+    """Whether a leaf of a state has its shape at the start, or has grown from one without rows."""
+    grown = own[:1] == (0,) and given[:1] != () and given[1:] == own[1:]
+    return given == own or grown
+
+
 def _state_form(state: PyTree) -> StateForm:
     leaves = named_leaves(state)
     forms = [_leaf_form(leaf) for leaf in leaves.values()]
@@ -105,10 +111,8 @@ def _leaf_form(leaf: Any) -> LeafForm:
 
 
 def _fits(given: LeafForm, own: LeafForm) -> bool:
-    if given.shape != own.shape:
-        grown = own.shape[:1] == (0,) and given.shape[1:] == own.shape[1:] and given.shape
-        if not grown:
-            return False
+    if not fits_shape(given.shape, own.shape):
+        return False
     kind, own_kind = _kind(given.dtype), _kind(own.dtype)
     return kind == own_kind or own.weak or (given.weak and kind < own_kind)
 

@@ -1,8 +1,9 @@
 """The arguments of TFF's builders, as the core takes them."""
 
 import contextlib
+import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +15,11 @@ from fedbridge.bridge import keras_optimizers, parts
 from fedbridge.jax_core._compat import on_host
 from fedbridge.tff._errors import note
 
+sgd = functools.partial(fc.optimizers.sgdm, 1.0)
+"""TFF's default on the server."""
+slow_sgd = functools.partial(fc.optimizers.sgdm, 0.1)
+"""Its default where gradients are what is averaged, and in reconstruction."""
+
 
 def model(model_fn: Any) -> fc.Model:
     """The model that `model_fn` makes.
@@ -21,7 +27,15 @@ def model(model_fn: Any) -> fc.Model:
     Raises:
         ModelError: It makes something else.
     """
-    made = made_by(model_fn)
+    return core_model_of(made_by(model_fn))
+
+
+def core_model_of(made: Any) -> fc.Model:
+    """The model of the core behind what a `model_fn` made.
+
+    Raises:
+        ModelError: There is none.
+    """
     if isinstance(made, fc.Model):
         return made
     if not hasattr(made, "core_model"):
@@ -49,6 +63,16 @@ def made_by(model_fn: Any) -> Any:
     _number_names_anew()
     with _weights_as_made():
         return model_fn()
+
+
+def listed(name: str, given: Any) -> list[Any]:
+    """The list of what is given.
+
+    Raises:
+        ArgumentError: It is a single thing.
+    """
+    fc.check_argument(isinstance(given, Iterable), name, given, "a list")
+    return list(given)
 
 
 def optimizer(given: Any, name: str) -> optax.GradientTransformation:

@@ -62,6 +62,7 @@ from fedbridge.tff_io._tensorflow_model import (
     Body as Body,
     Computed as Computed,
     from_tensorflow as from_tensorflow,
+    on_host_in_32_bits as on_host_in_32_bits,
 )
 from fedbridge.tff_io._tfds import from_tfds as from_tfds
 from fedbridge.tff_io._tff_state import (

@@ -115,12 +115,11 @@ def _metric(name: str, structure: Any, finalize: Callable[[Any], Any]) -> Metric
         found = finalize(tf.nest.pack_sequence_as(structure, values(leaves)))
         return jax.tree.map(np.asarray, found)
 
-    made = jax.tree.map(_shape, call(*like))
-    in_32_bits = lambda *leaves: jax.tree.map(_narrow, call(*leaves))
+    made = call(*like)
 
     def finalize_(leaves: Sequence[Any]) -> Any:
         traced = any(isinstance(leaf, Tracer) for leaf in leaves)
-        return on_host(in_32_bits, made, *leaves) if traced else call(*leaves)
+        return on_host_in_32_bits(call, made, *leaves) if traced else call(*leaves)
 
     return Metric(
         zero=lambda: [np.zeros_like(_narrow(leaf)) for leaf in like],
@@ -129,6 +128,12 @@ def _metric(name: str, structure: Any, finalize: Callable[[Any], Any]) -> Metric
         ],
         finalize=finalize_,
     )
+
+
+def on_host_in_32_bits(function: Callable[..., Any], like: Any, *given: Any) -> Any:
+    """Calls a function from a compiled program, for arrays like these in the core's dtypes."""
+    call = lambda *given: jax.tree.map(_narrow, function(*given))
+    return on_host(call, jax.tree.map(_shape, like), *given)
 
 
 def _checked_report(body: Body, weights: ModelWeights) -> OrderedDict[str, Any]:

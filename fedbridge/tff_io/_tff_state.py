@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from fedbridge.jax_core import StateError, from_named_leaves, named_leaves
+from fedbridge.jax_core import StateError, fits_shape, from_named_leaves, named_leaves
 
 _Tree = TypeVar("_Tree")
 
@@ -121,7 +121,8 @@ def fit_leaves(leaves: Mapping[str, Any], like: _Tree, where: str) -> _Tree:
 
     Args:
         leaves: Path to array; exactly those of `like`.
-        like: The structure. Where its leaf is a jax array, so is the new one; else NumPy.
+        like: The structure. Where its leaf is a jax array, so is the new one; else NumPy. One
+            without rows, e.g. a sample of the clients, may have grown.
         where: What the leaves were found in, for errors.
 
     Raises:
@@ -147,7 +148,7 @@ def fit_leaves(leaves: Mapping[str, Any], like: _Tree, where: str) -> _Tree:
 
 def _fit(leaf: Any, like: Any, name: str, where: str) -> Any:
     value, wanted = as_array(leaf), as_array(like)
-    if value.shape != wanted.shape:
+    if not fits_shape(value.shape, wanted.shape):
         raise StateError(
             f"{where}: {name!r} has the shape {list(value.shape)}, and the state that was given as "
             f"`like` has {list(wanted.shape)}; pass a state of the model that it was saved with."

@@ -22,3 +22,4 @@ for round_num in range(3):
 state = process.set_model_weights(state, np.eye(3, 2, dtype="float32"))
 state = process.next(state, clients).state
 print(np.round(state.global_model_weights, 4).tolist(), state.finalizer.tolist())
+print(process.initialize.type_signature, process.next.type_signature)

@@ -65,3 +65,4 @@ for round_num in range(3):
     evaluation_state = output.state
     print(output.metrics["client_work"]["eval"]["current_round_metrics"])
 print(np.round(process.get_model_weights(state).trainable[0][0], 4).tolist())
+print(process.initialize.type_signature, process.next.type_signature)

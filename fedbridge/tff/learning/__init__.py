@@ -18,6 +18,7 @@ from fedbridge.tff.learning import (
     reconstruction as reconstruction,
     templates as templates,
 )
+from fedbridge.tff.learning._reported_model import model_and_evaluation, model_and_training
 from fedbridge.tff.learning._signatures import typed
 from fedbridge.tff.learning._weighting import (
     ClientWeighting as ClientWeighting,
@@ -74,15 +75,16 @@ def build_federated_averaging_process(
                 "leave it out, or use tff.learning.algorithms.build_weighted_fed_avg."
             )
     sgd = functools.partial(fc.optimizers.sgdm, 0.01)  # Keras' default
+    model, own_metrics = model_and_training(model_fn)
     return _process.with_old_metrics(
         algorithms.fed_avg(
-            model_fn,
+            model,
             arguments.optimizer_or(client_optimizer_fn, "client_optimizer_fn", sgd),
             server_optimizer_fn,
             client_weighting,
             None,
             model_update_aggregation_factory or fc.weighted_mean(),
-            metrics_aggregator,
+            metrics_aggregator or own_metrics,
         )
     )
 
@@ -92,13 +94,20 @@ def build_federated_sgd_process(
     model_fn: Any, server_optimizer_fn: Any = None, **retired: Any
 ) -> _process.LearningProcess:
     """FedSGD of the same time."""
-    process = algorithms.fed_sgd(model_fn, server_optimizer_fn, None, None, None)
+    model, own_metrics = model_and_training(model_fn)
+    process = algorithms.fed_sgd(model, server_optimizer_fn, None, None, own_metrics)
     return _process.with_old_metrics(process)
 
 
 def build_federated_evaluation(model_fn: Any, *retired: Any, **others: Any) -> Any:
     """The evaluation of TFF 0.1 to 0.79: a function of (weights, data)."""
-    return _process.evaluation(algorithms.build_fed_eval(model_fn))
+    return _process.evaluation(_fed_eval(model_fn))
+
+
+@typed
+def _fed_eval(model_fn: Any) -> _process.LearningProcess:
+    model, aggregator = model_and_evaluation(model_fn)
+    return _process.LearningProcess(algorithms.fed_eval(model, aggregator))
 
 
 def assign_weights_to_keras_model(keras_model: Any, tff_weights: Any) -> None:

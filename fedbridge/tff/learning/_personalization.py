@@ -70,6 +70,11 @@ def build_personalization_eval_computation(
         given = getattr(server_model_weights, "global_model_weights", server_model_weights)
         weights = ModelWeights(*given)
         places = range(len(federated_client_input))
+        if not places:
+            raise fc.ClientDataError(
+                "no client takes part in the evaluation of personalization; pass the data of at "
+                "least one."
+            )
         if len(places) > max_num_clients:
             places = sorted(random.sample(places, max_num_clients))
         found = [of_client(weights, federated_client_input[place]) for place in places]

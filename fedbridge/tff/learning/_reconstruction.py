@@ -29,7 +29,10 @@ class ReconstructionModel:
         input_spec: Any = None,
     ) -> "ReconstructionModel":
         """Of the layers that the server has, and of those that each client reconstructs."""
-        layers = {"global": list(global_layers), "local": list(local_layers)}
+        layers = {
+            "global": arguments.listed("global_layers", global_layers),
+            "local": arguments.listed("local_layers", local_layers),
+        }
         of = lambda whose, side: [w for layer in layers[whose] for w in getattr(layer, side)]
         groups = {group: of(*_of_layer(group)) for group in Partition._fields}
         return cls(keras_model, groups, input_spec)
@@ -50,9 +53,11 @@ class ReconstructionModel:
             global_trainable_variables, global_non_trainable_variables,
             local_trainable_variables, local_non_trainable_variables,
         )  # fmt: skip
-        return cls(
-            keras_model, dict(zip(Partition._fields, map(list, variables), strict=True)), input_spec
-        )
+        groups = {
+            group: arguments.listed(f"{group}_variables", given)
+            for group, given in zip(Partition._fields, variables, strict=True)
+        }
+        return cls(keras_model, groups, input_spec)
 
     @staticmethod
     def get_global_variables(model: "ReconstructionModel") -> ModelWeights:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fedbridge import jax_core as fc
-from fedbridge.tff._client_batches import batches, cohort, without_rows
+from fedbridge.tff._client_batches import cohort, without_rows
 from fedbridge.tff._process import LearningProcess, ModelWeights, as_core
 from fedbridge.tff._types import (
     CLIENTS,
@@ -58,44 +58,45 @@ def typed(build: Callable[..., LearningProcess]) -> Callable[..., LearningProces
 
     @functools.wraps(build)
     def building(model_fn: Any, *args: Any, **kwargs: Any) -> LearningProcess:
-        process = build(model_fn, *args, **kwargs)
-
-        @functools.cache
-        def state() -> Any:
-            return infer_type(process.initialize())
-
-        def weights() -> Type:
-            return state().global_model_weights
-
-        def following() -> FunctionType:
-            data = SequenceType(_input_type(model_fn))
-            given = StructType(
-                [("state", _at_server(state())), ("client_data", FederatedType(data, CLIENTS))]
-            )
-            made = [("state", state()), ("metrics", _metrics_type(process, data))]
-            return FunctionType(
-                given, StructType([(name, _at_server(type_)) for name, type_ in made])
-            )
-
-        signatures: dict[str, Callable[[], FunctionType]] = {
-            "initialize": lambda: FunctionType(None, _at_server(state())),
-            "next": following,
-            "get_model_weights": lambda: FunctionType(state(), weights()),
-            "set_model_weights": lambda: FunctionType(
-                StructType([("state", state()), ("model_weights", weights())]), state()
-            ),
-        }
-        for name, signature in signatures.items():
-            setattr(process, name, Typed(getattr(process, name), signature))
-        return for_nobody(process, model_fn)
+        return with_types(build(model_fn, *args, **kwargs), lambda: _input_type(model_fn))
 
     return building
 
 
-def for_nobody(process: LearningProcess, model_fn: Any) -> LearningProcess:
-    """The process, which runs rounds of no clients, too: the model's spec tells their features."""
-    zeros = lambda: structure_from_tensor_type_tree(_zeros, _input_type(model_fn))
-    process.nobody = lambda: without_rows(zeros())
+def with_types(process: LearningProcess, element: Callable[[], Type]) -> LearningProcess:
+    """The process, which knows its types, and runs rounds of no clients.
+
+    Args:
+        process: A new one.
+        element: Gives the type of what a client's data set consists of.
+    """
+
+    @functools.cache
+    def state() -> Any:
+        return infer_type(process.initialize())
+
+    def weights() -> Type:
+        return state().global_model_weights
+
+    def following() -> FunctionType:
+        data = SequenceType(element())
+        given = StructType(
+            [("state", _at_server(state())), ("client_data", FederatedType(data, CLIENTS))]
+        )
+        made = [("state", state()), ("metrics", _metrics_type(process, data))]
+        return FunctionType(given, StructType([(name, _at_server(type_)) for name, type_ in made]))
+
+    signatures: dict[str, Callable[[], FunctionType]] = {
+        "initialize": lambda: FunctionType(None, _at_server(state())),
+        "next": following,
+        "get_model_weights": lambda: FunctionType(state(), weights()),
+        "set_model_weights": lambda: FunctionType(
+            StructType([("state", state()), ("model_weights", weights())]), state()
+        ),
+    }
+    for name, signature in signatures.items():
+        setattr(process, name, Typed(getattr(process, name), signature))
+    process.nobody = lambda: without_rows(structure_from_tensor_type_tree(_zeros, element()))
     return process
 
 
@@ -117,7 +118,7 @@ def _input_type(model_fn: Any) -> Type:
 def _metrics_type(process: LearningProcess, data: SequenceType) -> Type:
     """The type of the metrics of a round with one row of zeros."""
     batch = structure_from_tensor_type_tree(_zeros, data.element)
-    clients = cohort(batches([[batch]]), 1)
+    clients = cohort(process._read([[batch]]), 1)
     core = process._process
     return infer_type(process._metrics(core.next(as_core(process.initialize()), clients).metrics))
 

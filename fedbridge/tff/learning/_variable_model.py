@@ -37,19 +37,32 @@ class VariableModel:
 
         Raises:
             ModelError: See `fedbridge.tff_io.from_tensorflow`; and for a model of TFF before 0.20,
-                which reports its metrics in another way.
+                whose metrics only builders of that time make (`_reported_model`).
         """
         if not hasattr(self, "metric_finalizers"):
             raise fc.ModelError(
                 f"{type(self).__name__} has no metric_finalizers: models report metrics by "
                 "report_local_unfinalized_metrics() and metric_finalizers(), since TFF 0.20; write "
-                "these in place of report_local_outputs and federated_output_computation."
+                "these in place of report_local_outputs and federated_output_computation, or use "
+                "build_federated_averaging_process, of their time."
             )
-        return from_tensorflow(_body(self), note)
+        report = lambda tensors: self.report_local_unfinalized_metrics()
+        return from_tensorflow(body_of(self, report, self.metric_finalizers())[0], note)
 
 
-def _body(model: Any) -> Body:
-    """The model as a function of weights and batches, which sets its variables before."""
+def body_of(
+    model: Any, report: Callable[[list[Any]], Mapping[str, Any]], finalizers: Mapping[str, Any]
+) -> tuple[Body, list[Any]]:
+    """The model as a function of weights and batches, which sets its variables before.
+
+    Args:
+        model: Of a script.
+        report: Makes its unfinalized metrics of its `local_variables`.
+        finalizers: Of the same names.
+
+    Returns:
+        The body, and those variables.
+    """
     import tensorflow as tf
 
     def variables(name: str) -> list[Any]:
@@ -75,13 +88,13 @@ def _body(model: Any) -> Body:
         rows = output.num_examples
         if rows is None:
             rows = tf.shape(tf.nest.flatten(output.predictions)[0])[0]
-        report = model.report_local_unfinalized_metrics()
         after = [tf.convert_to_tensor(variable) for variable in non_trainable]
-        return Computed(output.loss, rows, report, after, trainable)
+        reported = report([tf.convert_to_tensor(variable) for variable, _ in local])
+        return Computed(output.loss, rows, reported, after, trainable)
 
     initial = fc.ModelWeights([v.numpy() for v in trainable], [v.numpy() for v in non_trainable])
-    finalizers = model.metric_finalizers()
-    return Body(type(model).__name__, initial, model.input_spec, compute, finalizers)
+    body = Body(type(model).__name__, initial, model.input_spec, compute, finalizers)
+    return body, [variable for variable, _ in local]
 
 
 class KerasModel(VariableModel):

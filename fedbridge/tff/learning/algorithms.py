@@ -5,7 +5,6 @@ up in all but FedAvg) these do as TFF, see docs/differences.md. `loop_implementa
 nothing.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,15 +15,16 @@ from fedbridge.tff import _arguments as arguments
 from fedbridge.tff._client_batches import points, without_rows
 from fedbridge.tff._errors import missing, note
 from fedbridge.tff._process import LearningProcess
-from fedbridge.tff.learning import _reconstruction
+from fedbridge.tff._types import TensorType
+from fedbridge.tff.learning._fed_recon import (
+    build_fed_recon as build_fed_recon,
+    build_fed_recon_eval as build_fed_recon_eval,
+)
 from fedbridge.tff.learning._personalization import (
     build_personalization_eval_computation as build_personalization_eval_computation,
 )
-from fedbridge.tff.learning._signatures import for_nobody, typed
-from fedbridge.tff.learning._weighting import ClientWeighting, client_weight, metrics_weight
-
-_sgd = functools.partial(fc.optimizers.sgdm, 1.0)
-_slow = functools.partial(fc.optimizers.sgdm, 0.1)
+from fedbridge.tff.learning._signatures import typed, with_types
+from fedbridge.tff.learning._weighting import ClientWeighting, client_weight
 
 
 @typed
@@ -81,7 +81,7 @@ def fed_avg(
     return algorithms.fed_avg(
         arguments.model(model_fn),
         arguments.optimizer(client_optimizer_fn, "client_optimizer_fn"),
-        arguments.optimizer_or(server_optimizer_fn, "server_optimizer_fn", _sgd),
+        arguments.optimizer_or(server_optimizer_fn, "server_optimizer_fn", arguments.sgd),
         aggregator=model_aggregator,
         client_weight=client_weight(client_weighting),
         metrics_aggregator=arguments.metrics_aggregator(metrics_aggregator),
@@ -106,7 +106,7 @@ def build_weighted_fed_avg_with_optimizer_schedule(
             arguments.model(model_fn),
             arguments.schedule(client_learning_rate_fn, "client_learning_rate_fn"),
             arguments.optimizer_of_rate(client_optimizer_fn, "client_optimizer_fn"),
-            arguments.optimizer_or(server_optimizer_fn, "server_optimizer_fn", _sgd),
+            arguments.optimizer_or(server_optimizer_fn, "server_optimizer_fn", arguments.sgd),
             aggregator=model_aggregator or fc.weighted_mean(),
             metrics_aggregator=arguments.metrics_aggregator(metrics_aggregator),
         )
@@ -133,7 +133,7 @@ def build_weighted_fed_prox(
             arguments.model(model_fn),
             proximal_strength,
             arguments.optimizer(client_optimizer_fn, "client_optimizer_fn"),
-            arguments.optimizer_or(server_optimizer_fn, "server_optimizer_fn", _sgd),
+            arguments.optimizer_or(server_optimizer_fn, "server_optimizer_fn", arguments.sgd),
             pull=algorithms.away_from_server,
             client_weight=client_weight(client_weighting),
             non_finite=fc.keep_non_finite,
@@ -189,7 +189,7 @@ def fed_sgd(
     arguments.no_distributor(model_distributor)
     return algorithms.fed_sgd(
         arguments.model(model_fn),
-        arguments.optimizer_or(server_optimizer_fn, "server_optimizer_fn", _slow),
+        arguments.optimizer_or(server_optimizer_fn, "server_optimizer_fn", arguments.slow_sgd),
         non_finite=fc.keep_non_finite,
         aggregator=model_aggregator or fc.weighted_mean(),
         metrics_aggregator=arguments.metrics_aggregator(metrics_aggregator),
@@ -257,7 +257,7 @@ def _mime_lite(
     return build(
         arguments.model(model_fn),
         arguments.optimizer(base_optimizer, "base_optimizer"),
-        arguments.optimizer_or(server_optimizer, "server_optimizer", _sgd),
+        arguments.optimizer_or(server_optimizer, "server_optimizer", arguments.sgd),
         client_weight=client_weight(client_weighting),
         full_gradient_aggregator=full_gradient_aggregator or fc.weighted_mean(),
         non_finite=fc.keep_non_finite,
@@ -295,90 +295,12 @@ def build_fed_eval(
     """Federated evaluation: the weights in the state are evaluated, and stay."""
     arguments.no_distributor(model_distributor)
     aggregator = arguments.evaluation_aggregator(metrics_aggregation_process, model_fn)
-    model = arguments.model(model_fn)
-    return LearningProcess(algorithms.fed_eval(model, metrics_aggregator=aggregator))
+    return LearningProcess(fed_eval(model_fn, aggregator))
 
 
-def build_fed_recon(
-    model_fn: Any,
-    *,
-    loss_fn: Any,
-    metrics_fn: Any = None,
-    server_optimizer_fn: Any = None,
-    client_optimizer_fn: Any = None,
-    reconstruction_optimizer_fn: Any = None,
-    dataset_split_fn: Any = None,
-    client_weighting: Any = None,
-    model_distributor: Any = None,
-    model_aggregator_factory: fc.Aggregator | None = None,
-    metrics_aggregator: Any = None,
-) -> LearningProcess:
-    """Federated Reconstruction of models with local variables."""
-    process = LearningProcess(
-        fed_recon(
-            model_fn, loss_fn, metrics_fn, server_optimizer_fn, client_optimizer_fn,
-            reconstruction_optimizer_fn, dataset_split_fn, client_weighting, model_distributor,
-            model_aggregator_factory, metrics_aggregator,
-        )
-    )  # fmt: skip
-    return for_nobody(process, model_fn)
-
-
-def fed_recon(
-    model_fn: Any,
-    loss_fn: Any,
-    metrics_fn: Any,
-    server_optimizer_fn: Any,
-    client_optimizer_fn: Any,
-    reconstruction_optimizer_fn: Any,
-    dataset_split_fn: Any,
-    client_weighting: Any,
-    model_distributor: Any,
-    model_aggregator: fc.Aggregator | None,
-    metrics_aggregator: Any,
-) -> fc.LearningProcess:
+def fed_eval(model_fn: Any, aggregator: fc.EvaluationAggregator) -> fc.LearningProcess:
     """The process of the core behind the builder, and behind its older name."""
-    arguments.no_distributor(model_distributor)
-    local = "reconstruction_optimizer_fn"
-    return algorithms.fed_recon(
-        _reconstruction.core_model(model_fn, loss_fn, metrics_fn),
-        arguments.optimizer_or(client_optimizer_fn, "client_optimizer_fn", _slow),
-        arguments.optimizer_or(server_optimizer_fn, "server_optimizer_fn", _sgd),
-        arguments.optimizer_or(reconstruction_optimizer_fn, local, _slow),
-        dataset_split_fn=dataset_split_fn,
-        client_weight=client_weight(None if callable(client_weighting) else client_weighting),
-        metrics_weight=metrics_weight(client_weighting),
-        non_finite=fc.keep_non_finite,
-        aggregator=model_aggregator or fc.weighted_mean(),
-        metrics_aggregator=arguments.metrics_aggregator(metrics_aggregator),
-    )
-
-
-def build_fed_recon_eval(
-    model_fn: Any,
-    *,
-    loss_fn: Any,
-    metrics_fn: Any = None,
-    reconstruction_optimizer_fn: Any = None,
-    dataset_split_fn: Any = None,
-    model_distributor: Any = None,
-    metrics_aggregation_process: Any = None,
-) -> LearningProcess:
-    """Its evaluation: the local variables are reconstructed first."""
-    arguments.no_distributor(model_distributor)
-    model = _reconstruction.core_model(model_fn, loss_fn, metrics_fn)
-    local = "reconstruction_optimizer_fn"
-    process = LearningProcess(
-        algorithms.fed_recon_eval(
-            model,
-            arguments.optimizer_or(reconstruction_optimizer_fn, local, _slow),
-            dataset_split_fn=dataset_split_fn,
-            metrics_aggregator=arguments.reconstruction_aggregator(
-                metrics_aggregation_process, model.metrics
-            ),
-        )
-    )
-    return for_nobody(process, model_fn)
+    return algorithms.fed_eval(arguments.model(model_fn), metrics_aggregator=aggregator)
 
 
 def build_fed_kmeans(
@@ -397,7 +319,8 @@ def build_fed_kmeans(
         sum_aggregator=sum_aggregator,
         non_finite=fc.keep_non_finite,
     )
-    made = LearningProcess(process, read=points)
+    point = TensorType(np.float32, tuple(data_shape))
+    made = with_types(LearningProcess(process, read=points), lambda: point)
     made.nobody = lambda: without_rows(np.zeros((1, *data_shape), np.float32))
     return made
 

@@ -5,7 +5,7 @@ from typing import Any
 from fedbridge import jax_core as fc
 from fedbridge.tff import _process
 from fedbridge.tff._errors import missing
-from fedbridge.tff.learning import algorithms
+from fedbridge.tff.learning._fed_recon import build_fed_recon_eval, fed_recon
 from fedbridge.tff.learning._reconstruction import ReconstructionModel
 
 Model = ReconstructionModel
@@ -37,7 +37,7 @@ def build_training_process(
     **others: Any,
 ) -> _process.LearningProcess:
     """`tff.learning.algorithms.build_fed_recon`; `next` gives metrics of that time."""
-    process = algorithms.fed_recon(
+    process = fed_recon(
         model_fn, loss_fn, metrics_fn, server_optimizer_fn, client_optimizer_fn,
         reconstruction_optimizer_fn, dataset_split_fn, client_weighting, broadcast_process,
         aggregation_factory, None,
@@ -55,7 +55,7 @@ def build_federated_evaluation(
     broadcast_process: Any = None,
 ) -> Any:
     """`build_fed_recon_eval`, as a function of (weights, data)."""
-    process = algorithms.build_fed_recon_eval(
+    process = build_fed_recon_eval(
         model_fn,
         loss_fn=loss_fn,
         metrics_fn=metrics_fn,
