@@ -5,6 +5,7 @@ the exit code of `check`, `replay` and `demo`: 0 match, 1 differs, 3 not compara
 """
 
 import difflib
+import gc
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -155,6 +156,7 @@ def run(script: Script, arguments: _Arguments = None) -> None:
     from fedbridge.tff._run import run as run_script
 
     keep_programs()
+    gc.freeze()  # what is imported by now stays, and the collector passes it over
     raise typer.Exit(run_script(script, arguments or []))
 
 

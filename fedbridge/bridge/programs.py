@@ -20,7 +20,7 @@ def keep_programs() -> None:
     if "JAX_COMPILATION_CACHE_DIR" in os.environ or folder is None:
         return
     jax.config.update("jax_compilation_cache_dir", str(folder / "programs" / _processor()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
