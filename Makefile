@@ -12,7 +12,7 @@ export FEDBRIDGE_REFERENCE := $(CURDIR)/.reference
 # `fedbridge reference create` uses the uv that it finds.
 export PATH := $(CURDIR)/build/tools/bin:$(PATH)
 
-.PHONY: help env reference fedjax tensorflow demo test test-core test-newer test-compat lint types bench docs parity traces clean
+.PHONY: help env reference fedjax tensorflow keras demo test test-core test-newer test-compat lint types bench docs parity traces clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -35,14 +35,9 @@ build/tools/bin/uv:
 	uv pip install --quiet --no-deps --python .reference/bin/python -r requirements/reference-tests.txt
 	touch $@
 
-.fedjax/made: requirements/fedjax.txt | build/tools/bin/uv
-	uv venv --quiet --allow-existing --python 3.11 .fedjax
-	uv pip install --quiet --no-deps --python .fedjax/bin/python -r requirements/fedjax.txt
-	touch $@
-
-.tensorflow/made: requirements/tensorflow.txt | build/tools/bin/uv
-	uv venv --quiet --allow-existing --python 3.11 .tensorflow
-	uv pip install --quiet --no-deps --python .tensorflow/bin/python -r requirements/tensorflow.txt
+.fedjax/made .tensorflow/made .keras/made: .%/made: requirements/%.txt | build/tools/bin/uv
+	uv venv --quiet --allow-existing --python 3.11 .$*
+	uv pip install --quiet --no-deps --python .$*/bin/python -r requirements/$*.txt
 	touch $@
 
 env: .venv/made ## the core environment: .venv
@@ -52,6 +47,8 @@ reference: .reference/tests-made ## the environment in which the real TFF runs: 
 fedjax: .fedjax/made ## the environment in which FedJAX runs, for benchmarks/: .fedjax
 
 tensorflow: .tensorflow/made ## fedbridge's packages with TensorFlow, for benchmarks/: .tensorflow
+
+keras: .keras/made ## fedbridge's packages with Keras alone, for benchmarks/: .keras
 
 demo: env reference ## an ordinary TFF script under TFF and on JAX, side by side
 	$(FEDBRIDGE) check examples/emnist_fedavg.py --report build/report
@@ -77,7 +74,7 @@ lint: env ## ruff: rules and format
 types: env ## pyright's checks
 	.venv/bin/basedpyright
 
-bench: env reference fedjax tensorflow ## rounds beside those of TFF and FedJAX, small ones: build/bench.json
+bench: env reference fedjax tensorflow keras ## rounds beside those of TFF and FedJAX, small ones: build/bench.json
 	.venv/bin/python -m benchmarks.rounds --quick --json build/bench.json
 
 parity: env ## the whole parity matrix: TFF's recorded rounds, repeated
@@ -91,4 +88,4 @@ docs: env ## the documentation: build/site
 	.venv/bin/mkdocs build --quiet --strict
 
 clean: ## removes what was built, the environments too
-	rm -rf .venv .venv-newer .reference .fedjax .tensorflow build
+	rm -rf .venv .venv-newer .reference .fedjax .tensorflow .keras build

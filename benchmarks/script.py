@@ -3,10 +3,10 @@
 Processes of their own, started as a user starts them, on ten clients of a generated EMNIST file.
 """
 
+import functools
 import os
 import re
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,10 +23,10 @@ _FOLDER = ROOT / "benchmarks" / "scripts"
 _MARKS = re.compile(r"^(imported|done|loss) (\S+)$", re.MULTILINE)
 
 
-def _tensorflow() -> Path:
-    folder = Path(os.environ.get("FEDBRIDGE_TENSORFLOW") or ROOT / ".tensorflow")
+def _environment(name: str) -> Path:
+    folder = Path(os.environ.get(f"FEDBRIDGE_{name.upper()}") or ROOT / f".{name}")
     if not (folder / "bin" / "python").exists():
-        raise AbsentError(f"there is no environment in {folder.name}: `make tensorflow`")
+        raise AbsentError(f"there is no environment in {folder.name}: `make {name}`")
     return folder / "bin" / "python"
 
 
@@ -46,8 +46,10 @@ class Script(NamedTuple):
 
 
 SCRIPTS = {
-    "script": Script("softmax.py", _tensorflow, "seconds"),
-    "script_numpy": Script("softmax_numpy.py", lambda: Path(sys.executable), "process_seconds"),
+    "script": Script("softmax.py", functools.partial(_environment, "tensorflow"), "seconds"),
+    "script_numpy": Script(
+        "softmax_numpy.py", functools.partial(_environment, "keras"), "process_seconds"
+    ),
 }
 _SECONDS = "seconds", "process_seconds"
 _TFF = "softmax.py"
