@@ -9,6 +9,7 @@ the script makes it anew in every round: it is known by its graph.
 import hashlib
 import importlib
 import itertools
+import weakref
 from collections import OrderedDict
 from typing import Any
 
@@ -45,6 +46,8 @@ class _Cache:
 
 
 _CACHE = _Cache(_ROOM)
+# A data set never changes: its graph need not be written again to be known.
+_KEYS: weakref.WeakKeyDictionary[Any, bytes] = weakref.WeakKeyDictionary()
 
 
 def is_dataset(value: Any) -> bool:
@@ -62,10 +65,14 @@ def read(dataset: Any, structure: Any) -> list[Columns]:
     Returns:
         Feature name to values, for each batch. The arrays may be shared between calls.
     """
-    graph, handles = _graph(dataset)
-    key = _key(graph) if _is_fixed(graph) else None
+    key = _KEYS.get(dataset)
     if key is not None and (found := _CACHE.get(key)) is not None:
         return found
+    graph, handles = _graph(dataset)
+    if _is_fixed(graph):
+        key = _KEYS[dataset] = _key(graph)
+        if (found := _CACHE.get(key)) is not None:
+            return found
     batches = [
         {name: np.asarray(value) for name, value in leaves_by_name(structure, batch)}
         for batch in _made(graph, handles, dataset).as_numpy_iterator()
