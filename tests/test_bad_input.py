@@ -770,9 +770,18 @@ NONE = {
                 "from_hdf5(None)", "weights_to_npz(model.initial_weights, None)",
                 "weights_from_npz(3, 3)", "weights_to_safetensors(model.initial_weights, None)",
                 "weights_from_safetensors(3, 3)", "read_word_counts(3)",
+                "tff_io.write_sql(None, {})",
             ),
+            "cache_dir": (
+                "datasets.emnist.load_data(cache_dir=3)",
+                "datasets.stackoverflow.load_word_counts(cache_dir=3)",
+            ),
+            "out": ("tff_io.generate_emnist(2, None)",),
+            "mirror": ("tff_io.fetch('emnist', mirror=3)",),
             "root": ("save_program_state(None, 3, 1)", "load_program_state(3, 1, 3)"),
-            "folder": ("from_leaf(None)", "from_converted(3)"),
+            "folder": (
+                "from_leaf(None)", "from_converted(3)", "tff_io.fetch('emnist', 3)",
+            ),
             "checkpoint": (
                 "train(fed_avg(), data, two, rounds=1, checkpoint=3)",
                 "saved_round(fed_avg(), None)",
@@ -780,6 +789,7 @@ NONE = {
         }.items()
         for call in calls
     },
+    "fb.tff_io.verify_cache(3)": "cache is 3; it must be True, False or a folder",
     "fb.metrics.f_beta_score('a')": "num_classes is 'a'; it must be a whole number of at least 1",
 }  # fmt: skip
 _TELL = """

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from fedbridge.jax_core import FederatedArrays, Fraction255, Ragged
+from fedbridge.jax_core import FederatedArrays, Fraction255, Ragged, check_argument
 from fedbridge.jax_core._columns import Column
 
 _FORMAT = 1
@@ -46,6 +46,9 @@ def cache_folder(cache: bool | str | os.PathLike) -> Path | None:
     if cache is False:
         return None
     if cache is not True:
+        check_argument(
+            isinstance(cache, str | os.PathLike), "cache", cache, "True, False or a folder"
+        )
         return Path(cache).expanduser()
     if os.environ.get("FEDBRIDGE_CACHE"):
         return Path(os.environ["FEDBRIDGE_CACHE"]).expanduser()

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from fedbridge.jax_core import ClientDataError
+from fedbridge.jax_core import ClientDataError, check_path
 from fedbridge.tff_io._cache import cache_folder, fingerprint
 from fedbridge.tff_io._fetch import fetch, fetched_folder
 from fedbridge.tff_io._files import kept_in
@@ -125,6 +125,7 @@ def find_file(dataset: str, name: str, folder: str | os.PathLike[str] | None = N
     Raises:
         ClientDataError: FEDBRIDGE_DATA does not hold the file; or as `fetch`.
     """
+    check_path("cache_dir", "" if folder is None else folder)
     if folder is None:
         if os.environ.get("FEDBRIDGE_DATA"):
             given = _given(Path(os.environ["FEDBRIDGE_DATA"]).expanduser(), name).folder

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fedbridge.jax_core import ClientDataError
+from fedbridge.jax_core import ClientDataError, check_path
 from fedbridge.tff_io._cache import cache_folder
 from fedbridge.tff_io._files import kept_in, write_whole
 from fedbridge.tff_io._sql import unpack
@@ -119,6 +119,8 @@ def fetch(
             f"data set {dataset!r}: there are no addresses of it here; ask for one of "
             f"{', '.join(REMOTE_FILES)}."
         )
+    check_path("folder", "" if folder is None else folder)
+    check_path("mirror", "" if mirror is None else mirror)
     into = fetched_folder() if folder is None else Path(folder).expanduser()
     place = os.fspath(mirror or os.environ.get("FEDBRIDGE_MIRROR", ""))
     with kept_in(into):

@@ -15,7 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedbridge.jax_core import ClientDataError, FederatedArrays, Fraction255, check_whole
+from fedbridge.jax_core import (
+    ClientDataError,
+    FederatedArrays,
+    Fraction255,
+    check_path,
+    check_whole,
+)
 from fedbridge.tff_io._sql_write import write_sql
 
 _CHARACTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -88,6 +94,7 @@ def generate_emnist(
     if num_clients < 1:
         raise ClientDataError(f"{num_clients} clients cannot be generated; ask for at least one.")
     check_whole("seed", seed, 0)
+    check_path("out", out)
     if importlib.util.find_spec("matplotlib") is None:
         raise ClientDataError(
             "generating data needs matplotlib; install it with pip install 'fedbridge[plots]'."

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fedbridge.jax_core import ClientDataError, FederatedArrays
+from fedbridge.jax_core import ClientDataError, FederatedArrays, check_path
 from fedbridge.tff_io._example_proto import serialize_example
 from fedbridge.tff_io._files import kept_in, to_disk
 
@@ -43,6 +43,7 @@ def write_sql(
         >>> from_sql(path, cache=False).client("a")
         {'y': array([7, 8])}
     """
+    check_path("path", path)
     return write_records(path, _records(splits))
 
 
