@@ -72,6 +72,16 @@ def train(
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Of weights, cohorts, shuffles and dropout.")
     ] = 1,
+    devices: Annotated[
+        int | None,
+        typer.Option(
+            "--devices",
+            min=1,
+            metavar="N",
+            help="Without a GPU: so many cores train clients side by side; default: one client "
+            "after another. It pays where the model is small.",
+        ),
+    ] = None,
     coordinator: Annotated[
         str | None,
         typer.Option(
@@ -97,6 +107,7 @@ def train(
     from fedbridge.bridge.files import json_text, replace_text
     from fedbridge.bridge.programs import keep_programs
     from fedbridge.jax_core import default_execution, sharded
+    from fedbridge.jax_core._compat import cpu_devices
     from fedbridge.logs import metrics_files
     from fedbridge.samplers import uniform
     from fedbridge.tasks.published import EXPERIMENTS
@@ -104,6 +115,9 @@ def train(
 
     keep_programs()
     is_first, execution = True, default_execution
+    if devices is not None:
+        cpu_devices(devices)
+        execution = sharded()
     if any(given is not None for given in (coordinator, num_processes, process_id)):
         address = None if coordinator == "auto" else coordinator
         distributed.initialize(address, num_processes, process_id)
@@ -131,6 +145,7 @@ def train(
         "epsilon": 10**experiment.epsilon,
         "evaluate_every": evaluate_every,
         "seed": seed,
+        **({} if devices is None else {"devices": devices}),
     }
     if is_first:
         _check_run(folder, config, resume)

@@ -1,6 +1,8 @@
 """`fedbridge train`: one command, killed at any time, resumed to the same bytes."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -103,6 +105,26 @@ def test_a_run_that_was_killed_and_resumed_leaves_the_same_bytes(data, tmp_path,
     for damage in ("{", "[1]"):
         (tmp_path / "killed" / "config.json").write_text(damage)
         assert "config.json: it is damaged" in train(data, tmp_path / "killed", "--resume").stderr
+
+
+def test_on_two_devices_the_numbers_are_those_of_one(data, tmp_path):
+    """In processes of their own: jax has one device in this one."""
+    task = ["train", TASK, "--data", str(data), "--model", "2nn", "--rounds", "2", "--output-dir"]
+    rows = {}
+    for name, more in {"one": [], "two": ["--devices", "2"]}.items():
+        command = [sys.executable, "-m", "fedbridge", *task, str(tmp_path / name), *more]
+        subprocess.run(command, check=True, capture_output=True, timeout=300)
+        text = (tmp_path / name / "metrics.jsonl").read_text()
+        rows[name] = [json.loads(line) for line in text.splitlines()]
+    assert len(rows["one"]) == len(rows["two"]) == 2
+    for expected, found in zip(rows["one"], rows["two"], strict=True):
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            # Two rounds of Adam, from sums in another order.
+            np.testing.assert_allclose(found[key], value, rtol=1e-4, err_msg=key)
+    assert json.loads((tmp_path / "two" / "config.json").read_text())["devices"] == 2
+    refused = train(data, tmp_path / "two", "--rounds", "3", "--resume")
+    assert "has devices 2, not None" in " ".join(refused.output.split())
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ Each entry says from which version on it can go.
 
 import functools
 import importlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,16 @@ def eigen_convolutions() -> Mapping[str, Any]:
     except RuntimeError:  # an experimental option, which another version may not know
         return {}
     return options
+
+
+def cpu_devices(count: int) -> None:
+    """Makes so many devices of the CPU, before jax has asked for one."""
+    # The option is there from jax 0.5 on.
+    if jax.__version_info__ < (0, 5):
+        flag = f"--xla_force_host_platform_device_count={count}"
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}"
+    else:
+        jax.config.update("jax_num_cpu_devices", count)
 
 
 def shard_map(fn: Callable, mesh: Mesh, in_specs: Any, out_specs: Any) -> Callable:
