@@ -46,8 +46,9 @@ class VariableModel:
                 "these in place of report_local_outputs and federated_output_computation, or use "
                 "build_federated_averaging_process, of their time."
             )
-        report = lambda tensors: self.report_local_unfinalized_metrics()
-        return from_tensorflow(body_of(self, report, self.metric_finalizers())[0], note)
+        model: Any = self  # its subclass has the rest
+        report = lambda tensors: model.report_local_unfinalized_metrics()
+        return from_tensorflow(body_of(model, report, model.metric_finalizers())[0], note)
 
 
 def body_of(
