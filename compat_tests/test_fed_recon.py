@@ -180,6 +180,25 @@ def test_sums_that_a_script_names_are_tffs(tff):
         np.testing.assert_allclose(found, expected, rtol=1e-6)  # sums of two rounds in float32
 
 
+def test_weights_by_metrics_may_be_tensorflow_code(tff):
+    import tensorflow as tf
+
+    def trained(t):
+        process = t.learning.algorithms.build_fed_recon(
+            _model_fn(t),
+            loss_fn=_loss,
+            metrics_fn=_metrics,
+            client_weighting=lambda seen: tf.sqrt(1.0 + tf.cast(seen["loss"][1], tf.float32)),
+        )
+        state = process.initialize()
+        for clients in ROUNDS[:2]:
+            state, _ = process.next(state, [_dataset(client) for client in clients])
+        return process.get_model_weights(state).trainable
+
+    for expected, found in zip(trained(tff), trained(our_tff), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)  # two rounds
+
+
 def test_the_converter_refuses_what_tff_refuses(tff):
     spec = _dataset(_arrays(1, 0)).element_spec
     convert = tff.learning.models.ReconstructionModel.from_keras_model_and_layers

@@ -178,3 +178,9 @@ def test_centroids_of_another_shape():
     process = fed_kmeans(3, (2,), (1, 2))
     with pytest.raises(fb.StateError, match=r"\(3, 2\)"):
         process.set_model_weights(process.initialize(), np.zeros((2, 2), np.float32))
+
+
+def test_a_sum_may_zero_what_is_large():
+    zeroed = fb.aggregators.zeroing(0.5, sum_())
+    state, _ = run(fed_kmeans(3, (2,), (1, 2), sum_aggregator=zeroed), points([7, 5]))
+    assert state.finalizer.tolist() == [1, 1, 1]  # every client's counts are larger

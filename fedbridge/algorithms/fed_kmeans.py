@@ -209,7 +209,8 @@ def _check_sums(aggregator: Aggregator) -> None:
     told = aggregator.client(state, one, one, key)
     of_one = aggregator.server(state, told, key).result
     of_two = aggregator.server(state, tree_add(told, told), key).result
-    if float(of_one) == float(of_two):
+    # What gives nothing at all, where it zeroes the norm of one, is no mean.
+    if float(of_one) == float(of_two) != 0:
         raise ArgumentError(
             "sum_aggregator gives for two equal clients what it gives for one; it must be a sum, "
             "e.g. fb.aggregators.sum_()."
