@@ -69,7 +69,7 @@ def load(path: str | os.PathLike[str], like: _Tree, *, algorithm: str = "") -> _
     """Reads a state.
 
     The states of two algorithms may have the same names, shapes and dtypes (FedProx's and
-    FedAvg's): without `algorithm` one goes on from the other's state, as in TFF. Two optimizers of
+    FedSGD's): without `algorithm` one goes on from the other's state, as in TFF. Two optimizers of
     the same state (Yogi and Adam) are never told apart.
 
     Args:
@@ -136,7 +136,7 @@ def _digest(name: bytes, content: bytes | memoryview) -> bytes:
 
 def _content(state: object) -> dict[str, np.ndarray]:
     """The leaves by their paths, and an empty array `path()` for each container without any."""
-    return numpy_leaves("state", state) | {
+    return numpy_leaves("state", state, "OSU") | {
         name: np.zeros(0, np.int8) for name in empty_containers(state)
     }
 

@@ -743,10 +743,10 @@ NONE = {
         r"client_measurement_fn.server\(sum\) is 3; it must be a mapping of names to values",
     "run(fed_avg(aggregator=agg.add_measurements(fb.weighted_mean(), "
     "server_measurement_fn=lambda r: {'a': 'text'})))":
-        r"a value of server_measurement_fn\(result\) is 'text'; it must be a number or an array",
+        r"server_measurement_fn\(result\), at 'a' is 'text'; it must be a number or an array",
     "run(fed_avg(aggregator=agg.add_measurements(fb.weighted_mean(), "
     "client_measurement_fn=agg.ClientMeasurement(lambda v, w: {'a': 'b'}, lambda s: s))))":
-        r"a value of client_measurement_fn.client\(...\) is 'b'; it must be a number or an array",
+        r"client_measurement_fn.client\(...\), at 'a' is 'b'; it must be a number or an array",
     "run(fed_avg(aggregator=scalars))":
         r"what the aggregator gives, at '0', has shape no such leaf, but the trainable weights",
     "run(fed_avg(aggregator=rows))":

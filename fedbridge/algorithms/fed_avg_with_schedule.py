@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PyTree
@@ -41,6 +42,7 @@ from fedbridge.jax_core import (
     num_examples,
     optimizers,
     sum_then_finalize,
+    traced,
     weighted_mean,
 )
 
@@ -90,12 +92,16 @@ def fed_avg_with_schedule(
     check_optimizer(first, "client_optimizer_fn(learning rate)")
 
     def work(round_num: Any) -> ClientWork:
-        optimizer = client_optimizer_fn(client_learning_rate_fn(round_num))
+        rate = client_learning_rate_fn(round_num)
+        with traced("client_optimizer_fn(learning rate)"):
+            optimizer = client_optimizer_fn(rate)
         return local_training(
             model, optimizer, client_weight, metrics_aggregator=metrics_aggregator
         )
 
-    work(jnp.zeros((), jnp.int32))  # what is wrong is refused here, not in the first round
+    # What is wrong is refused here, not in the first round.
+    check_cohort = work(jnp.zeros((), jnp.int32)).check_cohort
+    jax.eval_shape(lambda number: work(number).initialize(model.initial_weights), 0)
 
     def client(
         round_num: Any, weights: ModelWeights, client: Client
@@ -110,7 +116,7 @@ def fed_avg_with_schedule(
     check = lambda round_num: check_rate(client_learning_rate_fn, name, round_num)
     return compose_learning_process(
         model,
-        ClientWork(lambda weights: jnp.zeros((), jnp.int32), client, server, check),
+        ClientWork(lambda weights: jnp.zeros((), jnp.int32), client, server, check, check_cohort),
         weighted_mean() if aggregator is None else aggregator,
         apply_optimizer(optimizers.sgdm(1.0) if server_optimizer is None else server_optimizer),
         execution,

@@ -29,6 +29,7 @@ from fedbridge.jax_core import (
     ClientResult,
     ClientWeight,
     ClientWork,
+    Cohort,
     DatasetSplitFn,
     EvaluationAggregator,
     Execution,
@@ -47,7 +48,9 @@ from fedbridge.jax_core import (
     check_argument,
     check_function,
     check_metrics,
+    check_of_steps,
     check_optimizer,
+    check_weights_and_forward,
     compose_learning_process,
     default_execution,
     drop_non_finite,
@@ -60,6 +63,7 @@ from fedbridge.jax_core import (
     reconstruct,
     sum_over_rounds,
     sum_then_finalize,
+    traced,
     train_metrics,
     update_metrics,
     weighted_mean,
@@ -116,7 +120,7 @@ def fed_recon(
         0.75
     """
     split = _split(dataset_split_fn)
-    reconstruct_local = _reconstruction(model, reconstruction_optimizer, split)
+    reconstruct_local, check_local = _reconstruction(model, reconstruction_optimizer, split)
     client_optimizer = optimizers.sgdm(0.1) if client_optimizer is None else client_optimizer
 
     def training(forward: Callable[..., Forward]) -> ClientWork:
@@ -130,7 +134,14 @@ def fed_recon(
             non_finite=non_finite,
         )
 
-    check_cohort = training(model.forward).check_cohort  # refuses here what is wrong, too
+    # What is wrong is refused here, not in the first round.
+    check_training = training(
+        lambda weights, *rest: model.forward(weights, weights, *rest)
+    ).check_cohort
+
+    def check_cohort(cohort: Cohort) -> None:
+        check_local(cohort)
+        check_training(cohort)
 
     def client(
         state: PyTree, weights: ModelWeights, client: Client
@@ -178,7 +189,7 @@ def fed_recon_eval(
         A process like that of `fed_eval`.
     """
     split = _split(dataset_split_fn)
-    reconstruct_local = _reconstruction(model, reconstruction_optimizer, split)
+    reconstruct_local, check_local = _reconstruction(model, reconstruction_optimizer, split)
 
     def evaluate(weights: ModelWeights, client: Client) -> PyTree:
         local_key, steps_key = jax.random.split(client.key)
@@ -192,7 +203,9 @@ def fed_recon_eval(
         return over_steps(step, zeros, query, visits=lambda num_batches: split(num_batches)[1])
 
     report = one_model(model.metrics, metrics_aggregator)
-    return evaluation_process(model, evaluate, report, execution, name="fed_recon_eval")
+    return evaluation_process(
+        model, evaluate, report, execution, name="fed_recon_eval", check_cohort=check_local
+    )
 
 
 def _split(dataset_split_fn: DatasetSplitFn | None) -> DatasetSplitFn:
@@ -201,9 +214,10 @@ def _split(dataset_split_fn: DatasetSplitFn | None) -> DatasetSplitFn:
     check_function("dataset_split_fn", dataset_split_fn, "(the number of batches)")
 
     def split(num_batches: Int[Any, ""]) -> tuple[Visits, Visits]:
-        halves = dataset_split_fn(num_batches)
-        two = isinstance(halves, tuple) and [type(half) for half in halves] == [Visits, Visits]
         shown = "dataset_split_fn(the number of batches)"
+        with traced(shown):
+            halves = dataset_split_fn(num_batches)
+        two = isinstance(halves, tuple) and [type(half) for half in halves] == [Visits, Visits]
         check_argument(two, shown, halves, "two Visits, as fb.build_dataset_split_fn() gives them")
         return halves
 
@@ -214,12 +228,21 @@ def _reconstruction(
     model: ReconstructionModel,
     optimizer: optax.GradientTransformation | None,
     split: DatasetSplitFn,
-) -> Callable[[ModelWeights, Client], ModelWeights]:
+) -> tuple[Callable[[ModelWeights, Client], ModelWeights], Callable[[Cohort], None]]:
+    """What reconstructs, and what refuses a cohort in which its optimizer has no learning rate."""
     is_one = isinstance(model, ReconstructionModel)
     allowed = "a ReconstructionModel, e.g. of fb.from_keras_reconstruction"
     check_argument(is_one, "model", model, allowed)
+    check_weights_and_forward(model, "(global weights, local weights, batch, mask, key, training)")
+    check_function("initial_local_weights of the model", model.initial_local_weights, "(key)")
     check_metrics(model)
     support = lambda num_batches: split(num_batches)[0]
     optimizer = optimizers.sgdm(0.1) if optimizer is None else optimizer
-    check_optimizer(optimizer, "reconstruction_optimizer")
-    return reconstruct(model, optimizer, support)
+    name = "reconstruction_optimizer"
+    check_optimizer(optimizer, name)
+    local = jax.eval_shape(model.initial_local_weights, jax.random.key(0))
+    is_one = isinstance(local, ModelWeights)
+    allowed = "fb.ModelWeights(trainable, non_trainable)"
+    check_argument(is_one, "initial_local_weights(key) of the model", local, allowed)
+    check = check_of_steps(optimizer, name, local.trainable, support)
+    return reconstruct(model, optimizer, support), check

@@ -11,7 +11,7 @@ References:
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,8 @@ from fedbridge.jax_core import (
     check_argument,
     check_function,
     check_model,
+    check_numbers,
+    check_of_steps,
     check_optimizer,
     check_weights,
     check_whole,
@@ -97,7 +99,7 @@ def personalization_eval(
         (['baseline_metrics', 'tune'], ['epoch_2', 'epoch_4', 'num_train_examples'], [12])
     """
     check_model(model)
-    named = isinstance(strategies, Mapping)
+    named = isinstance(strategies, Mapping) and all(isinstance(name, str) for name in strategies)
     check_argument(named, "strategies", strategies, "a mapping of names to strategies")
     base = "baseline_metrics"
     others = base not in strategies
@@ -115,16 +117,23 @@ def personalization_eval(
     def run(weights: ModelWeights, cohort: Cohort) -> PyTree:
         def client_fn(weights: ModelWeights, client: Client) -> ClientOutput:
             keys = jax.random.split(client.key, len(every))
-            return ClientOutput((), OrderedDict(
+            reported = OrderedDict(
                 (name, strategy(model, weights, client._replace(key=key)))
                 for key, (name, strategy) in zip(keys, every.items(), strict=True)
-            ))  # fmt: skip
+            )
+            check_numbers("what a strategy reports", reported)
+            return ClientOutput((), reported)
 
         _, kept = over_clients(client_fn, weights, cohort, execution)
         return _sample(kept, cohort, max_num_clients)
 
+    def check(cohort: Cohort) -> None:
+        for strategy in every.values():
+            if isinstance(strategy, Personalize):
+                strategy.check_cohort(model, cohort)
+
     compiled = execution.compile(run)
-    place = placing(model, execution)
+    place = placing(model, execution, check)
 
     def evaluate(weights: ModelWeights, cohort: Cohort) -> OrderedDict[str, PyTree]:
         is_one = isinstance(cohort, Cohort)
@@ -158,6 +167,22 @@ def evaluate_on_test(model: Model, weights: ModelWeights, client: Client) -> PyT
     return finalize_metrics(model.metrics, local_evaluation(model, TEST)(weights, client))
 
 
+class Personalize(NamedTuple):
+    """A strategy that trains.
+
+    Attributes:
+        strategy: What it does.
+        check_cohort: `(model, cohort) -> None`: raises where a schedule gives no learning rate.
+    """
+
+    strategy: Strategy
+    check_cohort: Callable[[Model, Cohort], None]
+
+    def __call__(self, model: Model, weights: ModelWeights, client: Client) -> PyTree:
+        """What the strategy reports."""
+        return self.strategy(model, weights, client)
+
+
 def personalize(
     optimizer: optax.GradientTransformation,
     num_epochs: int = 1,
@@ -165,7 +190,7 @@ def personalize(
     *,
     train: str = "train",
     evaluate: Strategy = evaluate_on_test,
-) -> Strategy:
+) -> Personalize:
     """Trains all weights on the client's data, and evaluates now and then.
 
     Args:
@@ -180,7 +205,8 @@ def personalize(
         example (`build_personalize_fn`) does.
 
     Raises:
-        ArgumentError: A number of epochs below 1.
+        ArgumentError: A number of epochs below 1; with a cohort, a schedule that gives no learning
+            rate in one of its steps.
     """
     for name, value in (("num_epochs", num_epochs), ("num_epochs_per_eval", num_epochs_per_eval)):
         whole = is_whole(value, 1) and value < 2**31
@@ -212,4 +238,9 @@ def personalize(
         reported["num_train_examples"] = carry[2]
         return reported
 
-    return strategy
+    def check_cohort(model: Model, cohort: Cohort) -> None:
+        if train in cohort.streams:
+            weights, every = model.initial_weights.trainable, repeated(num_epochs)
+            check_of_steps(optimizer, "optimizer", weights, every, train)(cohort)
+
+    return Personalize(strategy, check_cohort)

@@ -28,6 +28,7 @@ from fedbridge.jax_core._client_work import (
     NonFinite as NonFinite,
     Round as Round,
     check_non_finite as check_non_finite,
+    check_of_steps as check_of_steps,
     client_result as client_result,
     drop_non_finite as drop_non_finite,
     keep_non_finite as keep_non_finite,
@@ -73,6 +74,7 @@ from fedbridge.jax_core._errors import (
     check_whole as check_whole,
     is_real as is_real,
     is_whole as is_whole,
+    traced as traced,
 )
 from fedbridge.jax_core._evaluation import (
     EvaluationAggregator as EvaluationAggregator,
@@ -105,6 +107,7 @@ from fedbridge.jax_core._model import (
     ModelWeights as ModelWeights,
     check_metrics as check_metrics,
     check_model as check_model,
+    check_weights_and_forward as check_weights_and_forward,
 )
 from fedbridge.jax_core._philox import stateless_normal as stateless_normal
 from fedbridge.jax_core._pipeline import (
@@ -141,6 +144,7 @@ from fedbridge.jax_core._steps import (
     over_steps as over_steps,
 )
 from fedbridge.jax_core._trees import (
+    check_numbers as check_numbers,
     empty_containers as empty_containers,
     from_named_leaves as from_named_leaves,
     named_leaves as named_leaves,

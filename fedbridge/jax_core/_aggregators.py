@@ -82,6 +82,32 @@ def sum_or(name: str, aggregator: Aggregator | None) -> Aggregator:
     return aggregator
 
 
+def count_sum_or(name: str, aggregator: Aggregator | None) -> Aggregator:
+    """The same for what counts: it must sum whole numbers, which TFF's sums of reals refuse.
+
+    Raises:
+        ArgumentError: It makes real numbers of them, as a clipped or a noisy sum or a mean does.
+    """
+    sums = sum_or(name, aggregator)
+    one, key = jnp.ones((), jnp.int32), jax.random.key(0)
+
+    def of_two() -> Any:
+        state = sums.initialize(one)
+        told = sums.client(state, one, 1.0, key)
+        return sums.server(state, jax.tree.map(jnp.add, told, told), key).result
+
+    try:
+        found: Any = of_two()
+        counts = jnp.issubdtype(found.dtype, jnp.integer) and int(found) == 2
+    except (TypeError, ValueError):  # what draws or divides knows no whole numbers
+        counts = False
+    if not counts:
+        raise ArgumentError(
+            f"{name} does not sum whole numbers; it must be a sum, e.g. fb.aggregators.sum_()."
+        )
+    return sums
+
+
 class Parts(NamedTuple):
     """The contributions to the two sums of a mean."""
 
@@ -132,7 +158,7 @@ def unweighted_mean(
     """
     mean = _mean(
         sum_or("value_sum", value_sum),
-        sum_or("count_sum", count_sum),
+        count_sum_or("count_sum", count_sum),
         lambda value, weight: (value, jnp.ones((), jnp.int32)),
         lambda value, count: (value, count),
         lambda value, count: OrderedDict(mean_value=value, mean_count=count),

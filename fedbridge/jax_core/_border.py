@@ -30,7 +30,7 @@ def check_step(ran_over: Any) -> None:
         raise ArgumentError(
             "server_optimizer: its step made weights that are not finite of weights and an update "
             "that are; its learning rate, or what its schedule gives for this round, is NaN, "
-            "infinite or far too large, and must be a finite number of at least 0."
+            "infinite or far too large, or it divides by zero (a beta of 1, an epsilon of 0)."
         )
 
 

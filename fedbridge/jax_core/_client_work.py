@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
 from fedbridge.jax_core._clients import ClientOutput
 from fedbridge.jax_core._cohort import TRAIN, Cohort
-from fedbridge.jax_core._errors import check_argument, check_function
+from fedbridge.jax_core._errors import check_argument, check_function, traced
 from fedbridge.jax_core._metrics_aggregators import (
     MetricsAggregator,
     check_metrics_aggregator,
@@ -24,7 +24,14 @@ from fedbridge.jax_core._metrics_aggregators import (
 )
 from fedbridge.jax_core._model import Forward, Metric, Model, ModelWeights, check_model
 from fedbridge.jax_core._steps import Client, Step, Visits, every_batch, over_steps
-from fedbridge.jax_core._trees import tree_all_finite, tree_sub, tree_where, tree_zeros_like
+from fedbridge.jax_core._trees import (
+    check_numbers,
+    named_leaves,
+    tree_all_finite,
+    tree_sub,
+    tree_where,
+    tree_zeros_like,
+)
 from fedbridge.jax_core.optimizers import get_hparams, set_hparams
 from fedbridge.jax_core.optimizers._given import check_optimizer
 from fedbridge.jax_core.optimizers._schedule import check_local_steps, has_schedule
@@ -153,11 +160,29 @@ class LocalState(NamedTuple):
 def update_metrics(
     metrics: Mapping[str, Metric], accumulators: PyTree, step: Step, forward: Forward
 ) -> OrderedDict[str, PyTree]:
-    """The accumulators after one more batch."""
-    return OrderedDict(
-        (name, metric.update(accumulators[name], step.batch, forward, step.mask))
-        for name, metric in metrics.items()
-    )
+    """The accumulators after one more batch.
+
+    Raises:
+        ArgumentError: One of them is of another form than before.
+    """
+    updated = OrderedDict()
+    for name, metric in metrics.items():
+        with traced(f"update(...) of the metric {name!r}"):
+            updated[name] = metric.update(accumulators[name], step.batch, forward, step.mask)
+    for name, found in updated.items():
+        check_numbers(f"what the metric {name!r} has seen", found)
+        before, after = (_forms(tree) for tree in (accumulators[name], found))
+        fits = before == after
+        allowed = f"of the form of its zero(), {before}"
+        check_argument(fits, f"update(...) of the metric {name!r}", after, allowed)
+    return updated
+
+
+def _forms(tree: PyTree) -> str:
+    """The shapes and kinds of numbers of a tree's leaves."""
+    leaves = named_leaves(tree).items()
+    kind = lambda leaf: "int" if jnp.issubdtype(jnp.result_type(leaf), jnp.integer) else "float"
+    return ", ".join(f"{name}: {kind(leaf)}{list(jnp.shape(leaf))}" for name, leaf in leaves)
 
 
 def train_metrics(
@@ -231,25 +256,49 @@ def local_training(
         end = over_steps(step, start, client, visits=visits)
         update = tree_sub(weights.trainable, end.weights.trainable)
         if metrics_weight is None:
-            weight = client_weight(end.num_examples)
-            check_weight("client_weight(the number of examples)", weight)
+            name = "client_weight(the number of examples)"
+            with traced(name):
+                weight = client_weight(end.num_examples)
         else:
-            weight = metrics_weight(end.metrics)
-            check_weight("metrics_weight(the accumulators of the metrics)", weight)
+            name = "metrics_weight(the accumulators of the metrics)"
+            with traced(name):
+                weight = metrics_weight(end.metrics)
+        check_weight(name, weight)
         result, metrics = client_result(update, weight, end.metrics, zeros, non_finite)
         return result, metrics_aggregator.client(model.metrics, metrics)
 
     def server(state: PyTree, sums: ClientOutput, round: Round) -> tuple[PyTree, PyTree]:
         return state, train_metrics(model.metrics, metrics_aggregator, sums, round)
 
-    def check_cohort(cohort: Cohort) -> None:
-        sizes = np.unique(np.diff(np.asarray(cohort.streams[TRAIN].step_offsets)))
-        counts = [int(visits(size).count) for size in sizes]
-        check_local_steps(client_optimizer, "client_optimizer", max(counts, default=0))
-
-    scheduled = has_schedule(client_optimizer, model.initial_weights.trainable)
-    check = check_cohort if scheduled else nothing_to_check
+    check = check_of_steps(
+        client_optimizer, "client_optimizer", model.initial_weights.trainable, visits
+    )
     return ClientWork(initialize, client, server, check_cohort=check)
+
+
+def check_of_steps(
+    optimizer: optax.GradientTransformation,
+    name: str,
+    weights: PyTree,
+    visits: Callable[[Int[Any, ""]], Visits] = every_batch,
+    stream: str = TRAIN,
+) -> Callable[[Cohort], None]:
+    """What refuses a cohort in one of whose local steps a schedule gives no learning rate.
+
+    Args:
+        optimizer: What takes the steps.
+        name: What the error calls it.
+        weights: What it moves, or their shapes.
+        visits: Which batches of the stream, and how often.
+        stream: Of the cohort.
+    """
+
+    def check_cohort(cohort: Cohort) -> None:
+        sizes = np.unique(np.diff(np.asarray(cohort.streams[stream].step_offsets)))
+        counts = [int(visits(size).count) for size in sizes]
+        check_local_steps(optimizer, name, max(counts, default=0))
+
+    return check_cohort if has_schedule(optimizer, weights) else nothing_to_check
 
 
 def local_evaluation(model: Model, stream: str = TRAIN) -> Callable[[ModelWeights, Client], PyTree]:

@@ -14,11 +14,14 @@
 The command line prints the sentence and exits with 2; a library user catches the class.
 """
 
+import contextlib
 import inspect
 import os
 import re
+from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
 
 
@@ -129,6 +132,26 @@ def is_whole(value: Any, least: int) -> bool:
     return number and bool(value >= least)
 
 
+@contextlib.contextmanager
+def traced(name: str, cure: str = "write it with jnp.where") -> Iterator[None]:
+    """Around a call of a user's function with values that only the compiled program knows.
+
+    Args:
+        name: What the error calls the function.
+        cure: What to write instead.
+
+    Raises:
+        ArgumentError: It asks for such a value in Python.
+    """
+    try:
+        yield
+    except jax.errors.JAXTypeError as error:
+        raise ArgumentError(
+            f"{name} takes decisions in Python, or goes through NumPy, but what it is given is "
+            f"only known inside the compiled program; {cure}."
+        ) from error
+
+
 def check_function(name: str, value: Any, takes: str) -> None:
     """Refuses what is no function of so many arguments.
 
@@ -146,7 +169,8 @@ def check_function(name: str, value: Any, takes: str) -> None:
     holds = callable(value)
     if holds:
         try:
-            inspect.signature(value).bind(*takes.partition(")")[0].split(","))
+            words = takes.removeprefix("(").partition(")")[0]
+            inspect.signature(value).bind(*(words.split(",") if words else []))
         except TypeError:
             holds = False
         except ValueError:  # a function of C, which tells nothing

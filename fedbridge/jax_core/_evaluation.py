@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from fedbridge.jax_core._border import check_counts, to_numpy
-from fedbridge.jax_core._client_work import Round
+from fedbridge.jax_core._client_work import Round, nothing_to_check
 from fedbridge.jax_core._clients import ClientOutput, Execution, over_clients
 from fedbridge.jax_core._cohort import Cohort
 from fedbridge.jax_core._default_execution import default_execution
@@ -199,6 +199,7 @@ def evaluation_process(
     execution: Execution = default_execution,
     *,
     name: str = "",
+    check_cohort: Callable[[Cohort], None] = nothing_to_check,
 ) -> LearningProcess:
     """A learning process that evaluates the weights of its state, and leaves them.
 
@@ -208,6 +209,7 @@ def evaluation_process(
         report: What becomes of the accumulators.
         execution: How the clients run.
         name: Of the algorithm.
+        check_cohort: Called with the cohort before it is placed.
     """
     check_start(model)
     right = isinstance(execution, Execution)
@@ -227,7 +229,7 @@ def evaluation_process(
 
     compiled = execution.compile(round)
     form = form_of_states(initialize)
-    place = placing(model, execution)
+    place = placing(model, execution, check_cohort)
 
     def next(state: LearningAlgorithmState, cohort: Cohort) -> LearningProcessOutput:
         check_state(form(), state)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree
 
-from fedbridge.jax_core._errors import check_argument
+from fedbridge.jax_core._errors import check_argument, check_function
 
 Batch = Mapping[str, Any]
 """One batch: feature name to array, `[batch, ...]`."""
@@ -115,13 +115,28 @@ def check_model(model: Any) -> None:
     """Refuses what is no model, e.g. a function that makes one, uncalled."""
     is_one = isinstance(model, Model)
     check_argument(is_one, "model", model, "a model: one of fb.models, called, or fb.from_keras")
+    check_weights_and_forward(model, "(weights, batch, mask, key, training)")
     check_metrics(model)
+
+
+def check_weights_and_forward(model: Any, takes: str) -> None:
+    """Refuses a model without weights, or without a function of such arguments."""
+    weights = isinstance(model.initial_weights, ModelWeights)
+    allowed = "fb.ModelWeights(trainable, non_trainable)"
+    check_argument(weights, "initial_weights of the model", model.initial_weights, allowed)
+    check_function("forward of the model", model.forward, takes)
 
 
 def check_metrics(model: Any) -> None:
     """Refuses a model whose metrics are none, e.g. a list of them."""
     metrics = model.metrics
-    named = isinstance(metrics, Mapping) and all(isinstance(m, Metric) for m in metrics.values())
+    named = isinstance(metrics, Mapping)
     check_argument(
         named, "metrics of the model", metrics, "a mapping of names to fb.metrics, or {}"
     )
+    for name, metric in metrics.items():
+        shown = f"metrics[{name!r}] of the model"
+        check_argument(isinstance(metric, Metric), shown, metric, "one of fb.metrics, called")
+        check_function(f"zero of {shown}", metric.zero, "()")
+        check_function(f"update of {shown}", metric.update, "(accumulator, batch, forward, mask)")
+        check_function(f"finalize of {shown}", metric.finalize, "(accumulator)")

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree
 
-from fedbridge.jax_core._aggregators import Aggregator, check_aggregator
+from fedbridge.jax_core._aggregators import Aggregator
 from fedbridge.jax_core._border import (
     check_same_kinds,
     check_same_shapes,
@@ -22,6 +22,7 @@ from fedbridge.jax_core._border import (
 from fedbridge.jax_core._client_work import ClientWork, Round, nothing_to_check
 from fedbridge.jax_core._clients import ClientOutput, Execution, over_clients
 from fedbridge.jax_core._cohort import Cohort
+from fedbridge.jax_core._composed import check_parts, measured, of_client, of_server
 from fedbridge.jax_core._default_execution import default_execution
 from fedbridge.jax_core._errors import ArgumentError, check_argument
 from fedbridge.jax_core._finalizer import Finalizer
@@ -29,7 +30,12 @@ from fedbridge.jax_core._fused import fused, stack
 from fedbridge.jax_core._model import ModelWeights
 from fedbridge.jax_core._states import check_is_state, check_state, form_of_states
 from fedbridge.jax_core._steps import Client
-from fedbridge.jax_core._trees import from_named_leaves, named_leaves, tree_all_finite
+from fedbridge.jax_core._trees import (
+    check_numbers,
+    from_named_leaves,
+    named_leaves,
+    tree_all_finite,
+)
 from fedbridge.jax_core.optimizers import get_hparams, set_hparams
 from fedbridge.jax_core.optimizers._schedule import check_learning_rate, scheduled_in
 
@@ -174,13 +180,8 @@ def compose_learning_process(
         3
     """
     check_start(model)
-    check_aggregator("aggregator", aggregator)
-    for part, value, kind in (
-        ("client_work", client_work, ClientWork),
-        ("finalizer", finalizer, Finalizer),
-        ("execution", execution, Execution),
-        ("name", name, str),
-    ):
+    check_parts(client_work, aggregator, finalizer)
+    for part, value, kind in (("execution", execution, Execution), ("name", name, str)):
         check_argument(isinstance(value, kind), part, value, f"of the type {kind.__name__}")
 
     def initialize() -> LearningAlgorithmState:
@@ -198,8 +199,9 @@ def compose_learning_process(
         def client_fn(server: LearningAlgorithmState, client: Client) -> ClientOutput:
             # Two keys with other parents: `split(key)[1]` is `fold_in(key, 1)`, a local step's.
             work_key, contribution_key = jax.random.split(client.key)
-            result, output = client_work.client(
-                server.client_work, server.global_model_weights, client._replace(key=work_key)
+            own = client._replace(key=work_key)
+            result, output = of_client(
+                client_work.client(server.client_work, server.global_model_weights, own)
             )
             contribution = aggregator.client(
                 server.aggregator, result.update, result.update_weight, contribution_key
@@ -208,21 +210,29 @@ def compose_learning_process(
 
         work_key, aggregator_key = jax.random.split(cohort.key)
         (contributions, summed), kept = over_clients(client_fn, state, cohort, execution)
-        update = aggregator.server(state.aggregator, contributions, aggregator_key)
-        final = finalizer.next(state.finalizer, state.global_model_weights, update.result)
-        work_state, work_measured = client_work.server(
-            state.client_work, ClientOutput(summed, kept), Round(cohort.num_clients, work_key)
+        update = measured(
+            "aggregator.server(state, summed, key)",
+            aggregator.server(state.aggregator, contributions, aggregator_key),
+        )
+        final = measured(
+            "finalizer.next(state, weights, update)",
+            finalizer.next(state.finalizer, state.global_model_weights, update.result),
+        )
+        sums, own_round = ClientOutput(summed, kept), Round(cohort.num_clients, work_key)
+        work_state, work_measured = of_server(
+            client_work.server(state.client_work, sums, own_round)
         )
         new_state = LearningAlgorithmState(final.result, (), work_state, update.state, final.state)
-        measured = OrderedDict(
+        metrics = OrderedDict(
             distributor=(),
             client_work=work_measured,
             aggregator=update.measurements,
             finalizer=final.measurements,
         )
+        check_numbers("the round's metrics", metrics)
         before = state.global_model_weights, update.result
         ran_over = tree_all_finite(before) & ~tree_all_finite(final.result)
-        return new_state, measured, ran_over
+        return new_state, metrics, ran_over
 
     compiled = execution.compile(round)
     form = form_of_states(initialize)

@@ -103,6 +103,18 @@ def from_named_leaves(template: PyTree, leaves: dict[str, Any]) -> PyTree:
     return jax.tree.unflatten(jax.tree.structure(template), [leaves[path] for path in paths])
 
 
+def check_numbers(name: str, tree: PyTree) -> None:
+    """Refuses a tree with a leaf that is neither a number nor an array, such as a text.
+
+    Raises:
+        ArgumentError: Of the first one, which it names.
+    """
+    for path, leaf in named_leaves(tree).items():
+        number = isinstance(leaf, bool | int | float) or hasattr(leaf, "dtype")
+        where = f"{name}, at {path!r}" if path else name
+        check_argument(number, where, leaf, "a number or an array of numbers")
+
+
 def _key_name(key: Any) -> str:
     for attribute in ("name", "key", "idx"):
         if hasattr(key, attribute):

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 from fedbridge.jax_core._aggregators import Aggregator, MeasuredProcessOutput
-from fedbridge.jax_core._errors import check_argument
+from fedbridge.jax_core._errors import check_argument, is_whole
 from fedbridge.jax_core.aggregators._arguments import Number, check_number
 from fedbridge.jax_core.metrics import divide_no_nan
 
@@ -53,20 +53,17 @@ def quantize_above_threshold(
     Raises:
         ArgumentError: Bits, threshold or range outside of that.
     """
-    whole = lambda value: isinstance(value, int) and not isinstance(value, bool)
     check_argument(
-        whole(quantization_bits) and 1 <= quantization_bits <= 16,
+        is_whole(quantization_bits, 1) and quantization_bits <= 16,
         "quantization_bits",
         quantization_bits,
         "an integer from 1 to 16",
     )
-    check_argument(
-        whole(threshold) and threshold >= 0, "threshold", threshold, "an integer of at least 0"
-    )
+    check_argument(is_whole(threshold, 0), "threshold", threshold, "an integer of at least 0")
     check_argument(isinstance(stochastic, bool), "stochastic", stochastic, "True or False")
     if min_max is not None:
         _check_range(min_max)
-    levels = 2.0**quantization_bits - 1
+    levels = 2.0 ** int(quantization_bits) - 1
 
     def encode(leaf: Any, low: Any, high: Any, key: Key[Array, ""]) -> Float[Array, "..."]:
         # The same bits as TFF's, or a value near the middle would go to the next level: between a
@@ -113,7 +110,7 @@ def quantize_above_threshold(
 
 
 def _check_range(min_max: Any) -> None:
-    pair = isinstance(min_max, list | tuple) and len(min_max) == 2
+    pair = isinstance(min_max, list | tuple | np.ndarray) and len(min_max) == 2
     check_argument(pair, "min_max", min_max, "a list of two numbers, the smaller one first")
     for index, bound in enumerate(min_max):
         check_number(f"min_max[{index}]", bound, "a finite number", np.isfinite)

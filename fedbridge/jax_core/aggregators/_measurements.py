@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PyTree
 
 from fedbridge.jax_core._aggregators import Aggregator, MeasuredProcessOutput, check_aggregator
 from fedbridge.jax_core._errors import ArgumentError, check_argument, check_function
-from fedbridge.jax_core._trees import tree_norm
+from fedbridge.jax_core._trees import check_numbers, tree_norm
 from fedbridge.jax_core.aggregators._norms import Norm, global_l2_norm
 from fedbridge.jax_core.metrics import divide_no_nan
 
@@ -84,7 +84,7 @@ def add_measurements(
         told: PyTree = ()
         if client_measurement_fn is not None:
             told = client_measurement_fn.client(*((value, weight) if inner.weighted else (value,)))
-            _check_numbers("client_measurement_fn.client(...)", told)
+            check_numbers("client_measurement_fn.client(...)", told)
         return Measured(inner.client(state, value, weight, key), told)
 
     def server(state: PyTree, summed: Measured, key: Any) -> MeasuredProcessOutput:
@@ -107,14 +107,8 @@ def add_measurements(
 
 def _with(name: str, measured: Any, more: Any) -> OrderedDict[str, PyTree]:
     check_argument(isinstance(more, Mapping), name, more, "a mapping of names to values")
-    _check_numbers(name, more)
+    check_numbers(name, more)
     return OrderedDict(measured or {}, **more)
-
-
-def _check_numbers(name: str, measured: PyTree) -> None:
-    for leaf in jax.tree.leaves(measured):
-        number = isinstance(leaf, bool | int | float) or hasattr(leaf, "dtype")
-        check_argument(number, f"a value of {name}", leaf, "a number or an array of numbers")
 
 
 class _NormSums(NamedTuple):

@@ -22,9 +22,9 @@ from fedbridge.jax_core._aggregators import (
     Aggregator,
     MeasuredProcessOutput,
     check_aggregator,
-    sum_or,
+    count_sum_or,
 )
-from fedbridge.jax_core._errors import check_argument
+from fedbridge.jax_core._errors import check_argument, is_real
 from fedbridge.jax_core._trees import tree_where, tree_zeros_like
 from fedbridge.jax_core.aggregators._arguments import Number, check_positive
 from fedbridge.jax_core.aggregators._quantiles import EstimationProcess, constant
@@ -93,7 +93,7 @@ def clipping(
         return jax.tree.map(lambda leaf: leaf / (norm / limit).astype(leaf.dtype), value)
 
     limit = _limit_process("clipping_norm", clipping_norm)
-    count = sum_or("clipped_count_sum", clipped_count_sum)
+    count = count_sum_or("clipped_count_sum", clipped_count_sum)
     return _limited(limit, inner, count, global_l2_norm, clip, "clipp")
 
 
@@ -114,12 +114,12 @@ def zeroing(
     Raises:
         ArgumentError: A norm of zero or less, or another order.
     """
-    known = isinstance(norm_order, int | float) and norm_order in _NORMS
+    known = is_real(norm_order) and float(norm_order) in _NORMS
     check_argument(known, "norm_order", norm_order, "1, 2 or infinity")
     limit = _limit_process("zeroing_norm", zeroing_norm)
-    count = sum_or("zeroed_count_sum", zeroed_count_sum)
+    count = count_sum_or("zeroed_count_sum", zeroed_count_sum)
     to_zero = lambda value, norm, limit: tree_zeros_like(value)
-    return _limited(limit, inner, count, _NORMS[norm_order], to_zero, "zero")
+    return _limited(limit, inner, count, _NORMS[float(norm_order)], to_zero, "zero")
 
 
 def _limit_process(name: str, limit: Any) -> EstimationProcess:

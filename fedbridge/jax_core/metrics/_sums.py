@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from fedbridge.jax_core._errors import check_function
+from fedbridge.jax_core._errors import check_argument, check_function
 from fedbridge.jax_core._model import Batch, Forward, Metric
+from fedbridge.jax_core._trees import check_numbers
 
 Mask = Bool[Array, " batch"] | None
 
@@ -72,8 +73,14 @@ def sum_of(
     def of_real_rows(batch: Batch, forward: Forward, mask: Mask) -> PyTree:
         if mask is None:
             mask = jnp.ones(jnp.shape(jax.tree.leaves(batch)[0])[0], bool)
-        return terms(batch, forward, mask)
+        found = terms(batch, forward, mask)
+        check_numbers("terms(batch, forward, mask)", found)
+        same = jax.tree.structure(found) == jax.tree.structure(zero)
+        form = "a tree like that of `zero`, which says where the sum starts"
+        check_argument(same, "terms(batch, forward, mask)", found, form)
+        return found
 
+    check_numbers("zero", zero)
     return _summed(of_real_rows, finalize, zero)
 
 
@@ -100,7 +107,17 @@ def mean_of(
     check_function("finalize", finalize, "(the mean)")
 
     def terms(batch: Batch, forward: Forward, mask: Mask) -> MeanAccumulator:
-        new = jnp.asarray(values(batch, forward, mask), jnp.float32)
+        given = values(batch, forward, mask)
+        check_numbers("values(batch, forward, mask)", given)
+        new = jnp.asarray(given, jnp.float32)
+        rows = new.shape[:1] if mask is None else mask.shape
+        if new.ndim:
+            check_argument(
+                new.shape[:1] == rows,
+                "values(batch, forward, mask)",
+                given,
+                f"one number for the batch, or of each of its {rows[0]} rows",
+            )
         return masked_total(new, mask) if new.ndim else _one_value(new, mask)
 
     return _summed(terms, lambda seen: finalize(divide_no_nan(*seen)), ZERO_MEAN)

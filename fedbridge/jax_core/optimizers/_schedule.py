@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, PyTree
 
-from fedbridge.jax_core._errors import ArgumentError, check_argument, check_function
+from fedbridge.jax_core._errors import ArgumentError, check_argument, check_function, traced
 from fedbridge.jax_core.optimizers._given import check_optimizer
 from fedbridge.jax_core.optimizers._hparams import Scalar, as_hparam, check_hparam, get_hparams
 
@@ -97,14 +97,10 @@ def check_schedule(schedule_fn: Callable[[Int[Array, ""]], Scalar], name: str) -
             or not finite.
     """
     check_function(name, schedule_fn, "(the round's number)")
+    cure = "write it with jnp.where and jnp.asarray(rates)[k], or take one of optax's schedules"
     try:
-        jax.eval_shape(schedule_fn, jax.ShapeDtypeStruct((), jnp.int32))
-    except jax.errors.JAXTypeError as error:
-        raise ArgumentError(
-            f"{name} takes decisions in Python, or goes through NumPy, but the number it is given "
-            "is only known inside the compiled program; write it with jnp.where and "
-            "jnp.asarray(rates)[k], or take one of optax's schedules."
-        ) from error
+        with traced(name, cure):
+            jax.eval_shape(schedule_fn, jax.ShapeDtypeStruct((), jnp.int32))
     except TypeError:
         value = schedule_fn(jnp.zeros((), jnp.int32))
         check_argument(False, f"{name}(0)", value, "a number of at least 0")
