@@ -1,7 +1,10 @@
 """`fedbridge data`: find client data, generate stand-ins, convert files of any size."""
 
+import contextlib
 import enum
 import functools
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +34,30 @@ class Preprocessing(enum.StrEnum):
     tags = "stackoverflow_tag_prediction"
 
 
+_GENERATED = {
+    DataSet.emnist: ("emnist_all.sqlite",),
+    DataSet.stackoverflow: (
+        "stackoverflow.sqlite",
+        "stackoverflow.word_count",
+        "stackoverflow.tag_count",
+    ),
+}
+
+
+@contextlib.contextmanager
+def _ended() -> Iterator[None]:
+    """While it lasts, SIGTERM ends the command as an interruption does: what is half done goes."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 _DataSet = Annotated[DataSet, typer.Argument(metavar="DATA_SET", help="Which one.")]
 
 
@@ -49,6 +76,7 @@ def data_generate(
         typer.Option("--sentences", min=1, help="Of stackoverflow's train; default 397 a client."),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed, the same data.")] = 0,
+    force: Annotated[bool, typer.Option("--force", help="Over the files that are there.")] = False,
 ) -> None:
     """Generate a stand-in for a data set, in TFF's own file format, without a network."""
     if dataset is DataSet.stackoverflow:
@@ -60,8 +88,13 @@ def data_generate(
 
         if sentences is not None:
             raise FedbridgeError("--sentences: handwriting has none; leave it out.")
+    there = [out / name for name in _GENERATED[dataset] if (out / name).exists()]
+    if there and not force:
+        raise FedbridgeError(
+            f"{there[0]}: it is there already; name another folder with --out, or give --force."
+        )
     console = console_for(None)
-    with meter(console, f"generating {dataset.value}") as show:
+    with _ended(), meter(console, f"generating {dataset.value}") as show:
         path = generate(clients, out, seed=seed, progress=show)
     say(console, f"{path}: {clients} clients; use it with FEDBRIDGE_DATA={out}")
 

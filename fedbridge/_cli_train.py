@@ -2,17 +2,19 @@
 
 import contextlib
 import enum
+import hashlib
 import inspect
 import json as json_
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 from rich.console import Console
 
 from fedbridge._cli_console import Json, check_targets, console_for, meter, save_json, say
-from fedbridge.jax_core import FedbridgeError
+from fedbridge.jax_core import FedbridgeError, FederatedArrays
 
 TRAIN_EXAMPLES = (
     "Examples: [bold]fedbridge train emnist_character_recognition --rounds 20[/bold] · "
@@ -66,11 +68,18 @@ def train(
             help="EMNIST's characters: cnn_dropout, cnn, 2nn. CIFAR-100: resnet18, 34 or 50.",
         ),
     ] = None,
+    vocab_size: Annotated[
+        int | None,
+        typer.Option("--vocab-size", min=1, help="Stack Overflow's: words; default: 10,000."),
+    ] = None,
     clients: Annotated[
         int | None, typer.Option("--clients", min=1, help="A round; default: as published.")
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Of weights, cohorts, shuffles and dropout.")
+        int,
+        typer.Option(
+            "--seed", min=0, max=2**32 - 1, help="Of weights, cohorts, shuffles and dropout."
+        ),
     ] = 1,
     devices: Annotated[
         int | None,
@@ -127,7 +136,7 @@ def train(
     experiment = EXPERIMENTS[task]
     folder = output_dir or Path(f"fedbridge-{task}")
     check_targets(json, folder)
-    arguments = _arguments(experiment, model)
+    arguments = _arguments(experiment, model, vocab_size)
     made, source = _task(console, experiment, data, {**arguments, "seed": seed})
     splits = made.datasets
     total = rounds or experiment.rounds
@@ -137,6 +146,8 @@ def train(
         **arguments,
         "data": source,
         "train_data": repr(splits.train_data),
+        "train_digest": _digest(splits.train_data),
+        "evaluation_digest": _digest(splits.test_data),
         "clients": cohort,
         "batch_size": experiment.batch_size,
         "max_elements": experiment.max_elements,
@@ -159,8 +170,12 @@ def train(
     say(console, f"  training: {splits.train_data!r}")
     say(console, f"  evaluation: {test!r}")
     fewer = "" if cohort == (clients or experiment.clients) else " (all there are)"
-    say(console, f"rounds: {done + 1} to {total}, each of {cohort} clients{fewer}, in {folder}")
-    with _display(console, done, total) as show:
+    if done < total:
+        what = f"rounds: {done + 1} to {total}, each of {cohort} clients{fewer}"
+    else:
+        what = f"rounds: all {total} are done, and {done} are saved"
+    say(console, f"{what}, in {folder}")
+    with _nothing_left(folder, is_first and not resume), _display(console, done, total) as show:
         result = loop.train(
             process,
             splits.train_data,
@@ -185,12 +200,31 @@ def train(
     save_json(json, summary)
 
 
-def _arguments(experiment: Any, model: str | None) -> dict[str, Any]:
-    if model is None:
-        return dict(experiment.arguments)
-    if "model_id" not in inspect.signature(experiment.create).parameters:
-        raise FedbridgeError("--model: this task has one model; leave it out.")
-    return {**experiment.arguments, "model_id": model}
+def _arguments(experiment: Any, model: str | None, vocab_size: int | None) -> dict[str, Any]:
+    known = inspect.signature(experiment.create).parameters
+    arguments = dict(experiment.arguments)
+    if model is not None:
+        if "model_id" not in known:
+            raise FedbridgeError("--model: this task has one model; leave it out.")
+        arguments["model_id"] = model
+    if vocab_size is not None:
+        names = [name for name in ("vocab_size", "word_vocab_size") if name in known]
+        if not names:
+            raise FedbridgeError("--vocab-size: this task has no words; leave it out.")
+        arguments[names[0]] = vocab_size
+    return arguments
+
+
+def _digest(data: FederatedArrays) -> str:
+    """Tells data sets apart: by their clients, their sizes, and the rows of a hundred clients."""
+    digest = hashlib.sha256("\0".join(data.client_ids).encode())
+    digest.update(np.asarray(data.offsets).tobytes())
+    for client_id in data.client_ids[:: max(1, data.num_clients // 100)]:
+        for name, column in data.client(client_id).items():
+            values = np.asarray(column)
+            content = repr(values.tolist()).encode() if values.dtype == object else values.tobytes()
+            digest.update(f"{name} {values.dtype} {values.shape}".encode() + content)
+    return digest.hexdigest()[:16]
 
 
 def _task(
@@ -209,6 +243,12 @@ def _task(
         source += f"; for real ones: fedbridge data fetch {experiment.data_set}"
     else:
         folder, source = data, found.source
+        for name in experiment.vocabularies:
+            if data_at_hand(name, data) is None:
+                raise FedbridgeError(
+                    f"{name}: it is not beside {experiment.file}; put it there, or get it with "
+                    f"fedbridge data fetch {experiment.data_set}."
+                )
     if "progress" not in inspect.signature(experiment.create).parameters:
         return experiment.create(spec, cache_dir=folder, **arguments), source
     with meter(console, "turning text into ids") as show:
@@ -239,6 +279,22 @@ def _check_run(folder: Path, config: dict[str, Any], resume: bool) -> None:
                 f"{folder}: the run there has {name} {before.get(name)!r}, not "
                 f"{config.get(name)!r}; resume it with the same, or name another folder."
             )
+
+
+@contextlib.contextmanager
+def _nothing_left(folder: Path, new: bool) -> Iterator[None]:
+    """Where a new run ends before its first checkpoint, what it has written goes again."""
+    from fedbridge.logs import METRICS_FILES
+
+    try:
+        yield
+    except FedbridgeError:
+        if new and not (folder / _CHECKPOINT).exists():
+            for name in (_CONFIG, *METRICS_FILES):
+                (folder / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # there is something else in it
+                folder.rmdir()
+        raise
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from fedbridge.experiment import OnRound
 from fedbridge.jax_core import StateError, check_path, named_leaves
 from fedbridge.tff_io._files import write_whole
 
-_CSV, _JSONL = "metrics.csv", "metrics.jsonl"
+METRICS_FILES = _CSV, _JSONL = "metrics.csv", "metrics.jsonl"
 
 
 def metrics_files(folder: str | os.PathLike[str], *, done: int = 0) -> OnRound:

@@ -50,7 +50,7 @@ def test_a_label_outside_the_classes_matters_where_it_is_seen():
 def test_a_label_outside_the_classes():
     process = fb.algorithms.fed_avg(fb.models.emnist_2nn(), optax.sgd(0.1))
     cohort = images(62).cohort(["a"], fb.Batches(batch_size=2))
-    words = "feature .label. of client 0 of the cohort.* holds the label 62, .* classes 0 to 61"
+    words = "feature .label. of client 'a'.* holds the label 62, .* classes 0 to 61"
     refused(words, lambda: process.next(process.initialize(), cohort))
 
 

@@ -104,7 +104,9 @@ class FederatedArrays:
         """The columns as rounds take them, and where they lie."""
         from fedbridge.jax_core._residence import Residence
 
-        return Residence(self.features, self.on_device, self.buffer_bytes)
+        return Residence(
+            self.features, self.on_device, self.buffer_bytes, self.client_ids, self.offsets
+        )
 
     @property
     def num_clients(self) -> int:

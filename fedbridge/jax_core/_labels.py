@@ -76,13 +76,19 @@ _KNOWN: MutableMapping[Any, dict[Any, bool]] = weakref.WeakKeyDictionary()
 
 
 def _whose(cohort: Cohort, feature: str, label: int) -> str:
-    """The first client of a cohort that has this label; the ids are not known here any more."""
+    """The first client of a cohort that has this label; by its number, where ids are not known."""
     own = cohort if cohort.residence is None else own_rows(cohort)
     for stream in own.streams.values():
         for client, (start, stop) in enumerate(itertools.pairwise(stream.step_offsets.tolist())):
-            batch: Any = own.batch(jnp.asarray(np.unique(stream.rows[start:stop])))
-            if stop > start and (np.asarray(batch[feature]) == label).any():
+            rows = np.unique(stream.rows[start:stop])
+            batch: Any = own.batch(jnp.asarray(rows))
+            found = (np.asarray(batch[feature]) == label).reshape(len(rows), -1).any(1)
+            if not found.any():
+                continue
+            if cohort.residence is None:
                 return f"client {client} of the cohort, counted from 0"
+            row = used_rows(cohort.streams)[rows[found][0]]
+            return f"client {cohort.residence.owner(row)!r}"
     return "the cohort's data"
 
 

@@ -11,7 +11,7 @@ import functools
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import jax
@@ -44,6 +44,8 @@ class Residence:
         features: The columns, on the host.
         on_device: As in `FederatedArrays.resident`.
         buffer_bytes: As there.
+        client_ids: Whose the rows are, for errors.
+        offsets: Client c has the rows `offsets[c]:offsets[c + 1]`.
     """
 
     def __init__(
@@ -51,12 +53,20 @@ class Residence:
         features: Mapping[str, Column],
         on_device: bool | None = None,
         buffer_bytes: int = BUFFER_BYTES,
+        client_ids: Sequence[str] = (),
+        offsets: Int[np.ndarray, " offsets"] | None = None,
     ):
+        self._client_ids, self._offsets = client_ids, offsets
         self._features = features
         self._on_device = on_device
         self._buffer_bytes = buffer_bytes
         self._copies: dict[tuple[jax.Device, int], dict[str, Column] | None] = {}
         self._on_meshes: dict[Mesh, dict[str, Column] | None] = {}
+
+    def owner(self, row: int) -> str:
+        """The client that has a row."""
+        assert self._offsets is not None
+        return self._client_ids[int(np.searchsorted(self._offsets, row, "right")) - 1]
 
     @functools.cached_property
     def columns(self) -> dict[str, Column]:

@@ -35,6 +35,7 @@ class Experiment(NamedTuple):
         create: Makes the task; called with a `ClientSpec` and the names of its other arguments.
         data_set: Which data it needs.
         file: Of those, the file that has the clients.
+        vocabularies: The files that are needed beside it.
         rounds: How many.
         clients: In each round.
         batch_size: Of the clients.
@@ -57,6 +58,7 @@ class Experiment(NamedTuple):
     epsilon: float
     max_elements: int | None = None
     evaluation_examples: int | None = None
+    vocabularies: tuple[str, ...] = ()
     arguments: dict[str, Any] = {}  # noqa: RUF012 -- of a tuple, and never changed
 
     def client_spec(self) -> ClientSpec:
@@ -118,6 +120,7 @@ EXPERIMENTS = {
         epsilon=-5,
         max_elements=1000,
         evaluation_examples=10_000,
+        vocabularies=("stackoverflow.word_count",),
     ),
     "stackoverflow_tag_prediction": Experiment(
         stackoverflow.create_tag_prediction_task,
@@ -131,6 +134,7 @@ EXPERIMENTS = {
         epsilon=-5,
         max_elements=1000,
         evaluation_examples=10_000,
+        vocabularies=("stackoverflow.word_count", "stackoverflow.tag_count"),
     ),
     "shakespeare_character_prediction": Experiment(
         shakespeare.create_character_prediction_task,

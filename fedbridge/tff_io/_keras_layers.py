@@ -238,6 +238,8 @@ def _time_distributed(layer: Spec) -> Layer:
 
     def mask(inputs: Sequence[Array], masks: Sequence[Any]) -> Any:
         shown = inner.mask(of_steps(inputs), of_steps(masks))
+        if isinstance(shown, tuple):  # one for each output, and there is one
+            (shown,) = shown
         if shown is not None:
             return shown.reshape(*inputs[0].shape[:2], *shown.shape[1:])
         return masks[0] if masks[0] is None else masks[0].any(tuple(range(2, masks[0].ndim)))

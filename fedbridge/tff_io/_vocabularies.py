@@ -99,7 +99,7 @@ def _check_enough(
     if len(counts) < (vocab_size or 1):
         raise ClientDataError(
             f"{path}: it has {len(counts)} {what}, fewer than the {vocab_size or 1} asked for; ask "
-            f"for no more ({argument} of `fedbridge data convert`), or give a file with more "
+            f"for no more ({argument} on the command line), or give a file with more "
             f"{what}."
         )
 
