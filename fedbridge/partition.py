@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from fedbridge.jax_core import ArgumentError, ClientDataError, FederatedArrays
+from fedbridge.jax_core import (
+    ClientDataError,
+    FederatedArrays,
+    check_argument,
+    check_path,
+    check_whole,
+    is_real,
+    is_whole,
+)
 from fedbridge.jax_core._columns import (
     decode_column,
     num_rows,
@@ -127,8 +135,7 @@ def shards(
         >>> [len(set(split.client(i)["label"].tolist())) for i in split.client_ids]
         [2, 2]
     """
-    if shards_per_client < 1:
-        raise ArgumentError(f"shards: shards_per_client {shards_per_client} is below 1; give more.")
+    check_whole("shards: shards_per_client", shards_per_client)
     columns = _columns(arrays)
     _rows(columns, num_clients)
     count = num_clients * shards_per_client
@@ -259,6 +266,7 @@ def plot_labels(
         raise ClientDataError(
             "plot_labels: matplotlib is not installed; `pip install 'fedbridge[plots]'`."
         ) from error
+    check_argument(isinstance(data, FederatedArrays), "data", data, "of the type FederatedArrays")
     values, counts = _label_counts(data, label)
     figure = Figure(figsize=(min(4 + 0.15 * data.num_clients, 24), 4), layout="constrained")
     axes = figure.subplots()
@@ -274,7 +282,14 @@ def plot_labels(
     if len(values) <= 20:
         axes.legend(title=label, loc="center left", bbox_to_anchor=(1, 0.5))
     if path is not None:
-        figure.savefig(path)
+        check_path("path", path)
+        try:
+            figure.savefig(path)
+        except (OSError, ValueError) as error:  # ValueError: of a kind that it cannot write
+            raise ClientDataError(
+                f"{path}: the picture cannot be written there ({error}); name a .png, .svg or .pdf "
+                "in a folder that is there."
+            ) from error
     return figure
 
 
@@ -286,6 +301,7 @@ def _columns(arrays: Arrays) -> dict[str, Any]:
 
 
 def _rows(columns: Mapping[str, Any], count: int, what: str = "clients") -> int:
+    check_argument(is_whole(count, -(2**63)), f"the number of {what}", count, "a whole number")
     rows = num_rows(next(iter(columns.values()))) if columns else 0
     if not 1 <= count <= rows:
         raise ClientDataError(
@@ -360,11 +376,11 @@ def _label_counts(data: FederatedArrays, label: str) -> tuple[list, np.ndarray]:
 
 
 def _rng(seed: int) -> np.random.Generator:
-    if seed < 0:
-        raise ArgumentError(f"seed {seed} is negative; give one of 0 or more.")
+    check_whole("seed", seed, 0)
     return np.random.default_rng(seed)
 
 
 def _positive(where: str, name: str, value: float) -> None:
-    if not 0 < value < np.inf:
-        raise ArgumentError(f"{where}: {name} {value} is not above 0; give a finite one that is.")
+    # So that a sum of a million of them, which a draw divides by, is finite.
+    allowed = "a number above 0, at most 1e300"
+    check_argument(is_real(value) and 0 < value <= 1e300, f"{where}: {name}", value, allowed)

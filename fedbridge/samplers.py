@@ -183,6 +183,10 @@ def weighted_by_size(
             raise ClientDataError("sampler: no client has examples; give `sizes` above 0.")
         if not size:
             return []
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(weights.sum())
+        if not finite:
+            weights = weights / weights.max() / len(weights)
         chosen = _generator(entropy, round).choice(
             len(client_ids), size, replace, weights / weights.sum()
         )

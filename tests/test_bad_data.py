@@ -54,6 +54,16 @@ def test_a_label_outside_the_classes():
     refused(words, lambda: process.next(process.initialize(), cohort))
 
 
+def test_a_label_outside_the_classes_is_found_among_many_clients():
+    labels = {f"w{i}": images(62 if i == 7 else 4).client("a") for i in range(9)}
+    data, model = fb.from_clients(labels), fb.models.emnist_2nn()
+    words = "feature .label. of client 'w7'"
+    refused(words, lambda: fb.central_eval(model, data)(model.initial_weights))
+    process = fb.algorithms.fed_avg(model, optax.sgd(0.1))
+    cohort = data.cohort(["w3", "w7", "w8"], fb.Batches(batch_size=2))
+    refused(words, lambda: process.next(process.initialize(), cohort))
+
+
 def test_a_vocabulary_smaller_than_asked(tmp_path):
     (tmp_path / "stackoverflow.word_count").write_text("the 12\nto 9\n")
     words = "word_count: it has 2 words, fewer than the 3 asked for; ask for no more"

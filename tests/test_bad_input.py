@@ -715,7 +715,7 @@ NONE = {
     "fb.algorithms.fed_eval(model._replace(metrics=[fb.metrics.auc()]))":
         r"metrics of the model is \[Metric.*; it must be a mapping of names to fb.metrics, or {}",
     "fb.algorithms.fed_avg(model._replace(metrics={'a': 3}), sgdm(0.1))":
-        "metrics of the model is {'a': 3}; it must be a mapping",
+        r"metrics\['a'\] of the model is 3; it must be one of fb.metrics",
     "run(fb.algorithms.fed_avg(model._replace(metrics={'a': of_zz}), sgdm(0.1)))":
         "a metric compares with the feature 'zz', and batches have 'x', 'y'; write fb.metrics.out",
     "fb.algorithms.personalization_eval(model, {})(model.initial_weights, None)":
@@ -747,6 +747,36 @@ NONE = {
     "run(fed_avg(aggregator=agg.add_measurements(fb.weighted_mean(), "
     "client_measurement_fn=agg.ClientMeasurement(lambda v, w: {'a': 'b'}, lambda s: s))))":
         r"client_measurement_fn.client\(...\), at 'a' is 'b'; it must be a number or an array",
+    "fb.unweighted_mean(None, fb.unweighted_mean())":
+        "count_sum does not sum whole numbers; it must be a sum, e.g. fb.aggregators.sum_",
+    "agg.clipping(0.01, fb.weighted_mean(), agg.quantize_above_threshold(8, 0))":
+        "clipped_count_sum does not sum whole numbers; it must be a sum",
+    "agg.zeroing(0.01, fb.weighted_mean(), zeroed_count_sum=agg.zeroing(0.5, agg.sum_()))":
+        "zeroed_count_sum does not sum whole numbers; it must be a sum",
+    "longer(fb.algorithms.fed_recon(partly, None, None, late))":
+        "learning rate of reconstruction_optimizer in local step 1 is nan; it must be a number",
+    "longer(fb.algorithms.fed_recon_eval(partly, late))":
+        "learning rate of reconstruction_optimizer in local step 1 is nan; it must be a number",
+    "longer(fb.algorithms.fed_avg_with_schedule(model, lambda r: 0.1, lambda rate: late))":
+        "learning rate of client_optimizer in local step 1 is nan; it must be a number",
+    "run(fb.algorithms.fed_avg_with_schedule(model, lambda r: 0.1, lambda r: sgdm(float(r))))":
+        r"client_optimizer_fn\(learning rate\) takes decisions in Python, or goes through NumPy",
+    "run(fed_avg(client_weight=lambda n: 1.0 if n > 2 else 0.0))":
+        r"client_weight\(the number of examples\) takes decisions in Python, or goes through",
+    "run(fed_avg(aggregator=fb.weighted_mean()._replace(server=lambda state, summed, key: 3)))":
+        r"aggregator.server\(state, summed, key\) is 3; it must be a MeasuredProcessOutput",
+    "run(fed_avg(aggregator=fb.weighted_mean()._replace(client=lambda state: 3)))":
+        r"aggregator.client is .*; it must be a function of \(state, value, weight, key\)",
+    "fb.algorithms.fed_avg(model._replace(forward=None), sgdm(0.1))":
+        "forward of the model is None; it must be a function of",
+    "fb.algorithms.fed_avg(model._replace(initial_weights=None), sgdm(0.1))":
+        "initial_weights of the model is None; it must be fb.ModelWeights",
+    "fb.algorithms.fed_avg(model._replace(metrics={'m': fb.Metric(3, 4, 5)}), sgdm(0.1))":
+        r"zero of metrics\['m'\] of the model is 3; it must be a function of \(\)",
+    "run(measured(fb.metrics.sum_of(lambda b, f, m: {'n': m.sum()})))":
+        r"terms\(batch, forward, mask\) is .*; it must be a tree like that of `zero`",
+    "run(measured(fb.Metric(lambda: 0.0, lambda a, b, f, m: (a, a), lambda a: a)))":
+        r"update\(...\) of the metric 'm' is .*; it must be of the form of its zero\(\)",
     "run(fed_avg(aggregator=scalars))":
         r"what the aggregator gives, at '0', has shape no such leaf, but the trainable weights",
     "run(fed_avg(aggregator=rows))":
@@ -807,6 +837,11 @@ data = fb.from_clients({"a": {"x": [[1.0, 2.0]], "y": [0]}})
 fed_avg = lambda **more: fb.algorithms.fed_avg(model, sgdm(0.1), **more)
 two = fb.Batches(2)
 run = lambda process: process.next(process.initialize(), data.cohort(["a"], two))
+rows = fb.from_clients({"a": {"x": np.ones((8, 2), "f"), "y": np.zeros(8, "i4")}})
+longer = lambda process: process.next(process.initialize(), rows.cohort(["a"], fb.Batches(1)))
+late = fb.optimizers.schedule_learning_rate(
+    sgdm(0.1), lambda k: jax.numpy.where(k < 1, 0.1, math.nan))
+measured = lambda metric: fb.algorithms.fed_avg(model._replace(metrics={"m": metric}), sgdm(0.1))
 of_zz = fb.metrics.auc(fb.metrics.outcomes("zz"))
 partly = fb.ReconstructionModel(
     model.initial_weights, lambda key: fb.ModelWeights(np.ones(2)),

@@ -294,6 +294,17 @@ def test_stackoverflow_generated_and_converted(tmp_path):
     assert "--sentences: handwriting has none" in done.stderr
 
 
+def test_generating_writes_over_nothing(tmp_path):
+    (tmp_path / "stackoverflow.word_count").write_text("real 5\n")
+    generate = ("data", "generate", "stackoverflow", "--clients", 2, "--sentences", 9, "--out")
+    done = invoke(*generate, tmp_path)
+    assert done.exit_code == 2
+    assert "stackoverflow.word_count: it is there already" in done.stderr
+    assert (tmp_path / "stackoverflow.word_count").read_text() == "real 5\n"
+    assert invoke(*generate, tmp_path, "--force").exit_code == 0
+    assert (tmp_path / "stackoverflow.word_count").read_text() != "real 5\n"
+
+
 def test_help_imports_nothing_heavy():
     code = (
         "import sys\n"

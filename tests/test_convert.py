@@ -483,7 +483,7 @@ def test_other_bad_input(path, tmp_path):
         fb.convert(tmp_path / "nothing", tmp_path / "out")
     with pytest.raises(ClientDataError, match="it has no split 'x'; there are 'test', 'train'"):
         fb.convert(path, tmp_path / "out", "x")
-    with pytest.raises(ClientDataError, match="0 processes cannot convert anything"):
+    with pytest.raises(fb.ArgumentError, match="processes is 0; it must be a whole number"):
         fb.convert(path, tmp_path / "out", "train", processes=0)
     with pytest.raises(ClientDataError, match="out: there is no such folder; convert first"):
         fb.from_converted(tmp_path / "out")

@@ -431,7 +431,7 @@ def test_what_is_refused():
     once = pre.stackoverflow_word_prediction(text, ["the"])
     with pytest.raises(fb.ClientDataError, match="have been preprocessed before"):
         pre.stackoverflow_word_prediction(once, ["the"])
-    with pytest.raises(fb.ArgumentError, match="word b'a' of the vocabulary is 'twice in it'"):
+    with pytest.raises(fb.ArgumentError, match="word b'a' is in the vocabulary twice"):
         pre.stackoverflow_word_prediction(text, ["a", "b", "a"])
     with pytest.raises(fb.ArgumentError, match=r"vocabulary is \[\]; it must be at least one"):
         pre.stackoverflow_word_prediction(text, [])

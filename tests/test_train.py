@@ -141,6 +141,32 @@ def test_what_cannot_be_trained_is_refused_in_a_sentence(data, tmp_path, argumen
     assert not (tmp_path / "out").exists()
 
 
+def test_other_data_are_no_way_to_go_on(data, tmp_path):
+    other = tmp_path / "other"
+    rng = np.random.default_rng(1)
+    writer = lambda n: {
+        "label": rng.integers(0, 62, n).astype(np.int32),
+        "pixels": rng.random((n, 28, 28), np.float32),
+    }
+    writers = lambda sizes: {f"w{i}": writer(n) for i, n in enumerate(sizes)}
+    splits = {"all_train": writers([9, 30, 21]), "all_test": writers([3, 4, 5])}
+    write_sql(other / "emnist_all.sqlite", splits)  # as many clients and examples
+    assert train(data, tmp_path / "run", "--rounds", "1").exit_code == 0
+    refused = train(other, tmp_path / "run", "--rounds", "2", "--resume")
+    assert refused.exit_code == 2
+    assert "the run there has train_digest" in " ".join(refused.output.split())
+
+
+def test_a_label_outside_the_classes_leaves_nothing(tmp_path):
+    writer = {"label": np.array([3, 70], np.int32), "pixels": np.zeros((2, 28, 28), np.float32)}
+    splits = {name: {"w0": writer} for name in ("all_train", "all_test")}
+    write_sql(tmp_path / "emnist_all.sqlite", splits)
+    refused = train(tmp_path, tmp_path / "run", "--rounds", "1")
+    assert refused.exit_code == 2
+    assert "of client 'w0': it holds the label 70" in " ".join(refused.output.split())
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_folder_without_the_data_is_named(tmp_path):
     result = train(tmp_path, tmp_path / "out")
     assert result.exit_code == 2

@@ -16,7 +16,7 @@ from fedbridge.jax_core._columns import (
     num_rows,
     take_rows,
 )
-from fedbridge.jax_core._errors import ClientDataError, check_bool, check_whole
+from fedbridge.jax_core._errors import ClientDataError, check_bool, check_function, check_whole
 
 if TYPE_CHECKING:
     from fedbridge.jax_core._residence import Residence
@@ -178,6 +178,7 @@ class FederatedArrays:
             >>> data.map_batches(lambda batch: {"y": batch["label"]}).decode({"label": 3})
             {'y': 3}
         """
+        check_function("fn", fn, "(batch)")
         before = self.decode
         after = fn if before is identity else lambda batch: fn(before(batch))
         mapped = dataclasses.replace(self, decode=after)

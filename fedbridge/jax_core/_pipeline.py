@@ -412,6 +412,8 @@ def Batches(  # noqa: N802 - reads as the noun it returns
     """
     num_epochs = _integer("Batches", "num_epochs", num_epochs, least=1)
     shuffle_buffer = _integer("Batches", "shuffle_buffer", shuffle_buffer, least=1)
+    if seed is not None:
+        _integer("Batches", "seed", seed)
     result = pipeline.shuffle(shuffle_buffer, seed) if shuffle_buffer > 1 else pipeline
     result = result.repeat(num_epochs)
     if max_elements is not None:

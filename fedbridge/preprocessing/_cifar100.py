@@ -5,7 +5,7 @@ Reference: TFF's simulation/baselines/cifar100/image_classification_preprocessin
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -214,7 +214,7 @@ def _features(data: FederatedArrays, where: str) -> tuple[Any, Any]:
 
 
 def _checked(crop_shape: Any) -> tuple[int, int]:
-    sizes = tuple(crop_shape)
+    sizes = tuple(crop_shape) if isinstance(crop_shape, Sequence) else ()
     good = (
         len(sizes) == 3
         and all(isinstance(n, int) and n >= 1 for n in sizes)

@@ -72,7 +72,7 @@ class ClientSpec:
 def _as_int(name: str, value: Any) -> int:
     try:
         return int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ArgumentError(
             f"ClientSpec: {name} is {value!r}; it must be a positive integer."
         ) from None

@@ -1,6 +1,6 @@
 """The features that a preprocessing needs, checked at the border."""
 
-from fedbridge.jax_core import ClientDataError, FederatedArrays, Ragged
+from fedbridge.jax_core import ClientDataError, FederatedArrays, Ragged, check_argument
 from fedbridge.jax_core._arrays import identity
 
 
@@ -16,6 +16,7 @@ def require(data: FederatedArrays, where: str, **features: str) -> None:
         ClientDataError: A feature is missing or of the other kind, or the data have been
             preprocessed before.
     """
+    check_argument(isinstance(data, FederatedArrays), "data", data, "of the type FederatedArrays")
     if data.decode is not identity or data.element_offsets is not None:
         raise ClientDataError(
             f"{where}: these data have been preprocessed before; give it the data as they were "

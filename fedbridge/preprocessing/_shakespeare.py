@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int16, Int64
 
 from fedbridge.jax_core import FederatedArrays, Ragged
-from fedbridge.jax_core._errors import check_argument
+from fedbridge.jax_core._errors import check_whole
 from fedbridge.preprocessing._features import require
 from fedbridge.preprocessing._tokens import SpecialTokens, special_tokens, split_input_target
 
@@ -42,8 +42,7 @@ def shakespeare_character_prediction(
         [[88, 2, 64, 5], [89, 0, 0, 0]]
     """
     require(data, "shakespeare_character_prediction", snippets="strings")
-    good = isinstance(sequence_length, int) and sequence_length > 0
-    check_argument(good, "sequence_length", sequence_length, "a positive integer")
+    check_whole("sequence_length", sequence_length)
     tokens, element_offsets = _tokenize(data.features["snippets"], sequence_length + 1)
     data = dataclasses.replace(
         data, features={"tokens": tokens}, element_offsets=element_offsets, structure=None

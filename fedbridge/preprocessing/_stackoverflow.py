@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
 from fedbridge.jax_core import Batch, FederatedArrays, Ragged
-from fedbridge.jax_core._errors import check_argument
+from fedbridge.jax_core._errors import check_whole
 from fedbridge.preprocessing._division import divide_rows
 from fedbridge.preprocessing._features import require
 from fedbridge.preprocessing._tokens import (
@@ -115,8 +115,7 @@ def sentence_ids(
     Raises:
         ArgumentError: A sequence length below 1.
     """
-    good = isinstance(sequence_length, int) and sequence_length > 0
-    check_argument(good, "sequence_length", sequence_length, "a positive integer")
+    check_whole("sequence_length", sequence_length)
     special = special_tokens(len(vocabulary), vocabulary.num_oov_buckets)
     num_rows = len(sentences.offsets) - 1
     ids = np.zeros((num_rows, sequence_length + 1), id_dtype(special.end_of_sentence))

@@ -1,12 +1,12 @@
 """A vocabulary: words to ids, unknown words to buckets, as TensorFlow's StaticVocabularyTable."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 import numpy as np
 from jaxtyping import Int32
 
-from fedbridge.jax_core._errors import check_argument
+from fedbridge.jax_core._errors import ArgumentError, check_argument
 from fedbridge.preprocessing._fingerprint import fingerprint64
 
 
@@ -27,14 +27,17 @@ class Vocabulary(dict[bytes, int]):
     """
 
     def __init__(self, words: Sequence[str | bytes], num_oov_buckets: int = 1):
-        listed = isinstance(words, Iterable) and not isinstance(words, str | bytes)
-        check_argument(listed, "vocabulary", words, "a list of words")
+        listed = isinstance(words, Iterable) and not isinstance(words, str | bytes | Set)
+        check_argument(listed, "vocabulary", words, "a list of words, in an order")
+        words = list(words)
+        texts = all(isinstance(word, str | bytes) for word in words)
+        check_argument(texts, "vocabulary", words, "a list of words, which are texts")
         keys = [word.encode() if isinstance(word, str) else word for word in words]
         super().__init__(zip(keys, itertools.count(), strict=False))
         check_argument(len(keys) > 0, "vocabulary", words, "at least one word")
         if len(self) < len(keys):
             again = next(word for i, word in enumerate(keys) if self[word] != i)
-            check_argument(False, f"word {again!r} of the vocabulary", "twice in it", "there once")
+            raise ArgumentError(f"word {again!r} is in the vocabulary twice; it must be once.")
         buckets = isinstance(num_oov_buckets, int) and num_oov_buckets > 0
         check_argument(buckets, "num_oov_buckets", num_oov_buckets, "a positive integer")
         self.num_oov_buckets = num_oov_buckets

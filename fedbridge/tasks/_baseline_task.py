@@ -15,6 +15,8 @@ from fedbridge.jax_core import (
     Model,
     Pipeline,
     check_argument,
+    check_whole,
+    is_whole,
 )
 from fedbridge.preprocessing import ClientSpec
 
@@ -53,7 +55,11 @@ class BaselineTaskDatasets(NamedTuple):
 
         Raises:
             ClientDataError: There are fewer clients.
+            ArgumentError: A number of clients or a seed that is none.
         """
+        check_whole("num_clients", num_clients, 0)
+        seeded = random_seed is None or (is_whole(random_seed, 0) and random_seed < 2**32)
+        check_argument(seeded, "random_seed", random_seed, "a whole number below 2**32, or None")
         ids = self.train_data.client_ids
         if not replace and num_clients > len(ids):
             raise ClientDataError(

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from fedbridge.jax_core import ClientDataError, FederatedArrays, check_path
+from fedbridge.jax_core import ClientDataError, FederatedArrays, check_path, check_whole
 from fedbridge.tff_io._cache import (
     cache_folder,
     fingerprint,
@@ -104,8 +104,8 @@ def convert(
     """
     check_path("folder", folder)
     source, target = existing_file(path), Path(folder).expanduser()
-    if processes is not None and processes < 1:
-        raise ClientDataError(f"{processes} processes cannot convert anything; give at least one.")
+    if processes is not None:
+        check_whole("processes", processes)
     if element_spec is not None and is_hdf5(source):
         raise ClientDataError(f"{source}: HDF5 files store shapes; leave out `element_spec`.")
     key = {
