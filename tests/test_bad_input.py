@@ -754,12 +754,13 @@ NONE = {
     "agg.zeroing(0.01, fb.weighted_mean(), zeroed_count_sum=agg.zeroing(0.5, agg.sum_()))":
         "zeroed_count_sum does not sum whole numbers; it must be a sum",
     "longer(fb.algorithms.fed_recon(partly, None, None, late))":
-        "learning rate of reconstruction_optimizer in local step 1 is nan; it must be a number",
+        "the learning rate of reconstruction_optimizer in local step 1 is nan; it must be a number",
     "longer(fb.algorithms.fed_recon_eval(partly, late))":
-        "learning rate of reconstruction_optimizer in local step 1 is nan; it must be a number",
+        "the learning rate of reconstruction_optimizer in local step 1 is nan; it must be a number",
     "longer(fb.algorithms.fed_avg_with_schedule(model, lambda r: 0.1, lambda rate: late))":
-        "learning rate of client_optimizer in local step 1 is nan; it must be a number",
-    "run(fb.algorithms.fed_avg_with_schedule(model, lambda r: 0.1, lambda r: sgdm(float(r))))":
+        "the learning rate of client_optimizer in local step 1 is nan; it must be a number",
+    "run(fb.algorithms.fed_avg_with_schedule(model, lambda k: 0.1 / (k + 1), "
+    "lambda rate: sgdm(float(rate))))":
         r"client_optimizer_fn\(learning rate\) takes decisions in Python, or goes through NumPy",
     "run(fed_avg(client_weight=lambda n: 1.0 if n > 2 else 0.0))":
         r"client_weight\(the number of examples\) takes decisions in Python, or goes through",
@@ -837,8 +838,8 @@ data = fb.from_clients({"a": {"x": [[1.0, 2.0]], "y": [0]}})
 fed_avg = lambda **more: fb.algorithms.fed_avg(model, sgdm(0.1), **more)
 two = fb.Batches(2)
 run = lambda process: process.next(process.initialize(), data.cohort(["a"], two))
-rows = fb.from_clients({"a": {"x": np.ones((8, 2), "f"), "y": np.zeros(8, "i4")}})
-longer = lambda process: process.next(process.initialize(), rows.cohort(["a"], fb.Batches(1)))
+eight = fb.from_clients({"a": {"x": np.ones((8, 2), "f"), "y": np.zeros(8, "i4")}})
+longer = lambda process: process.next(process.initialize(), eight.cohort(["a"], fb.Batches(1)))
 late = fb.optimizers.schedule_learning_rate(
     sgdm(0.1), lambda k: jax.numpy.where(k < 1, 0.1, math.nan))
 measured = lambda metric: fb.algorithms.fed_avg(model._replace(metrics={"m": metric}), sgdm(0.1))
