@@ -778,6 +778,10 @@ NONE = {
         r"terms\(batch, forward, mask\) is .*; it must be a tree like that of `zero`",
     "run(measured(fb.Metric(lambda: 0.0, lambda a, b, f, m: (a, a), lambda a: a)))":
         r"update\(...\) of the metric 'm' is .*; it must be of the form of its zero\(\)",
+    "fb.algorithms.fed_avg(model, optax.sgd(lambda k: math.nan))":
+        "client_optimizer: its first step, with gradients of 1, is not finite; its learning rate",
+    "run(measured(fb.metrics.auc(fb.metrics.outcomes(), multi_label=True, num_labels=4)))":
+        "predictions of shape .* are not .batch, labels. with the 4 labels of num_labels",
     "run(fed_avg(aggregator=scalars))":
         r"what the aggregator gives, at '0', has shape no such leaf, but the trainable weights",
     "run(fed_avg(aggregator=rows))":

@@ -93,7 +93,7 @@ def count_sum_or(name: str, aggregator: Aggregator | None) -> Aggregator:
 
     def of_two() -> Any:
         state = sums.initialize(one)
-        told = sums.client(state, one, 1.0, key)
+        told = sums.client(state, one, jnp.ones(()), key)
         return sums.server(state, jax.tree.map(jnp.add, told, told), key).result
 
     try:

@@ -87,7 +87,7 @@ def _whose(cohort: Cohort, feature: str, label: int) -> str:
                 continue
             if cohort.residence is None:
                 return f"client {client} of the cohort, counted from 0"
-            row = used_rows(cohort.streams)[rows[found][0]]
+            row = int(used_rows(cohort.streams)[rows[found][0]])
             return f"client {cohort.residence.owner(row)!r}"
     return "the cohort's data"
 

@@ -138,8 +138,8 @@ def compose_learning_process(
         the server:   update ← the aggregator's server half of the sum of contributions
                       weights ← the finalizer's step with the update
 
-    A client whose update is not finite would spoil the sum: a client work of your own gives it zeros
-    and the weight 0, as `local_training` does.
+    A client whose update is not finite would spoil the sum: a client work of your own gives it
+    zeros and the weight 0, as `local_training` does.
 
     Args:
         model: Its initial weights, and whether it knows masks.

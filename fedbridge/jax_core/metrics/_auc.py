@@ -16,7 +16,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from fedbridge.jax_core._errors import check_argument, check_bool, check_whole, is_real
+from fedbridge.jax_core._errors import ModelError, check_argument, check_bool, check_whole, is_real
 from fedbridge.jax_core._model import Batch, Forward, Metric
 from fedbridge.jax_core.metrics._confusion import (
     EPSILON,
@@ -98,6 +98,11 @@ def auc(
 
     def terms(batch: Batch, forward: Forward, mask: Any) -> Confusion:
         labels, predictions = of(batch, forward)
+        if num_labels is not None and jnp.shape(predictions)[1:] != (num_labels,):
+            raise ModelError(
+                f"predictions of shape {jnp.shape(predictions)} are not [batch, labels] with the "
+                f"{num_labels} labels of num_labels"
+            )
         if from_logits:
             predictions = jax.nn.sigmoid(predictions)
         return confusion(

@@ -5,6 +5,7 @@ their variables with the first batch, for which TFF has no place ("'F1Score' obj
 'true_positives'"): here one says how many classes or outputs there are.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -50,7 +51,8 @@ def f_beta_score(
     check_argument(average in averages, "average", average, "None, macro, micro or weighted")
     check_whole("num_classes", num_classes)
     check_outcomes(of)
-    check_argument(is_real(beta) and beta > 0, "beta", beta, "a number above 0")
+    finite = is_real(beta) and 0 < beta < math.inf
+    check_argument(finite, "beta", beta, "a finite number above 0")
     fits = threshold is None or (is_real(threshold) and 0 < threshold <= 1)
     check_argument(fits, "threshold", threshold, "None or in (0, 1]")
 

@@ -5,7 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax.core import Tracer
 
 from fedbridge.jax_core._errors import ArgumentError, check_argument
 
@@ -18,7 +20,8 @@ def check_optimizer(optimizer: Any, name: str) -> None:
         name: What the error calls it.
 
     Raises:
-        ArgumentError: It is none, or its update needs e.g. the loss, as `optax.lbfgs` does.
+        ArgumentError: It is none, its update needs e.g. the loss, as `optax.lbfgs` does, or its
+            first step is not finite.
     """
     is_one = isinstance(optimizer, optax.GradientTransformation)
     allowed = "an optimizer: one of fedbridge.optimizers or optax's"
@@ -32,6 +35,24 @@ def check_optimizer(optimizer: Any, name: str) -> None:
             "state and the weights only; take an optimizer that needs no more (not "
             "optax.lbfgs, optax.polyak_sgd or another that looks at losses)."
         )
+    if not _steps_at_all(optimizer):
+        raise ArgumentError(
+            f"{name}: its first step, with gradients of 1, is not finite; its learning rate, or "
+            "what its schedule gives at 0, must be a finite number."
+        )
+
+
+def _steps_at_all(optimizer: Any) -> bool:
+    """Whether the first step of one of optax's own is finite; fedbridge's look at their numbers."""
+    if not isinstance(optimizer, optax.GradientTransformationExtraArgs):
+        return True
+    try:
+        moves = jax.jit(lambda ones: optimizer.update(ones, optimizer.init(ones), ones)[0])(
+            jnp.ones((2, 2), jnp.float32)
+        )
+    except Exception:  # noqa: BLE001 -- of another reason, it may still fit a model
+        return True
+    return isinstance(moves, Tracer) or bool(np.isfinite(moves).all())
 
 
 def _needed_besides_gradients(optimizer: Any) -> str | None:
