@@ -275,7 +275,7 @@ def given_thresholds(thresholds: float | Sequence[float] | None, default: float)
     if thresholds is None:
         return Thresholds(np.asarray([default], np.float32))
     several = [thresholds] if is_real(thresholds) else thresholds
-    listed = isinstance(several, Sequence | np.ndarray) and all(map(is_real, several))
+    listed = isinstance(several, Sequence | np.ndarray | jax.Array) and all(map(is_real, several))
     values = np.asarray(several if listed else [], np.float64)
     inside = values.size > 0 and bool(np.all((values >= 0) & (values <= 1)))
     check_argument(inside, "thresholds", thresholds, "numbers in [0, 1]")
