@@ -89,6 +89,8 @@ def count_sum_or(name: str, aggregator: Aggregator | None) -> Aggregator:
         ArgumentError: It makes real numbers of them, as a clipped or a noisy sum or a mean does.
     """
     sums = sum_or(name, aggregator)
+    if aggregator is None:
+        return sums
     one, key = jnp.ones((), jnp.int32), jax.random.key(0)
 
     def of_two() -> Any:
