@@ -171,9 +171,9 @@ def test_without_matplotlib_the_cure_is_said(monkeypatch):
     [
         (lambda a: partition.iid(a, 201, seed=0), ClientDataError, "201 clients for 200 rows"),
         (lambda a: partition.iid(a, 0, seed=0), ClientDataError, "0 clients"),
-        (lambda a: partition.iid(a, 2, seed=-1), ArgumentError, "seed -1"),
+        (lambda a: partition.iid(a, 2, seed=-1), ArgumentError, "seed is -1"),
         (lambda a: partition.shards(a, 101, seed=0), ClientDataError, "202 shards for 200"),
-        (lambda a: partition.dirichlet(a, 2, alpha=0, seed=0), ArgumentError, "alpha 0"),
+        (lambda a: partition.dirichlet(a, 2, alpha=0, seed=0), ArgumentError, "alpha is 0"),
         (
             lambda a: partition.dirichlet(a, 2, alpha=1, seed=0, label="y"),
             ClientDataError,
