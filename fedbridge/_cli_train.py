@@ -123,14 +123,14 @@ def train(
     from fedbridge.tff_io import weights_to_npz
 
     keep_programs()
-    is_first, execution = True, default_execution
     if devices is not None:
         cpu_devices(devices)
-        execution = sharded()
-    if any(given is not None for given in (coordinator, num_processes, process_id)):
+    together = any(given is not None for given in (coordinator, num_processes, process_id))
+    if together:
         address = None if coordinator == "auto" else coordinator
         distributed.initialize(address, num_processes, process_id)
-        is_first, execution = distributed.is_first(), sharded()
+    is_first = not together or distributed.is_first()
+    execution = sharded() if together or devices is not None else default_execution
     # One of several processes writes and speaks, and is the first to see that it cannot.
     console = console_for(json) if is_first else Console(quiet=True)
     experiment = EXPERIMENTS[task]
