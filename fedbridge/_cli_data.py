@@ -121,14 +121,17 @@ def data_convert(
         Path | None,
         typer.Option("--tag-counts", metavar="FILE", help="Default: beside the data."),
     ] = None,
-    vocab_size: Annotated[int, typer.Option("--vocab-size", min=1, help="Words.")] = 10_000,
+    vocab_size: Annotated[
+        int | None, typer.Option("--vocab-size", min=1, help="Words; default 10,000.")
+    ] = None,
     tag_vocab_size: Annotated[
         int | None,
         typer.Option("--tag-vocab-size", min=1, help="Tags; default 500, or all there are."),
     ] = None,
     sequence_length: Annotated[
-        int, typer.Option("--sequence-length", min=1, help="Words of a sentence.")
-    ] = 20,
+        int | None,
+        typer.Option("--sequence-length", min=1, help="Words of a sentence; default 20."),
+    ] = None,
     processes: Annotated[
         int | None, typer.Option("--processes", min=1, help="Default: one a core, at most 4.")
     ] = None,
@@ -137,15 +140,30 @@ def data_convert(
     from fedbridge import preprocessing
     from fedbridge.tff_io import convert, read_tag_counts, read_word_counts
 
+    used = {
+        None: (),
+        Preprocessing.words: ("--word-counts", "--vocab-size", "--sequence-length"),
+        Preprocessing.tags: ("--word-counts", "--vocab-size", "--tag-counts", "--tag-vocab-size"),
+    }
+    for name, given in {
+        "--word-counts": word_counts,
+        "--tag-counts": tag_counts,
+        "--vocab-size": vocab_size,
+        "--tag-vocab-size": tag_vocab_size,
+        "--sequence-length": sequence_length,
+    }.items():
+        if given is not None and name not in used[preprocess]:
+            which = "a conversion without --preprocess" if preprocess is None else preprocess.value
+            raise FedbridgeError(f"{name}: {which} has no use for it; leave it out.")
     function = None
     if preprocess is not None:
         words = word_counts or file.with_name("stackoverflow.word_count")
-        vocabulary = list(read_word_counts(words, vocab_size))
+        vocabulary = list(read_word_counts(words, vocab_size or 10_000))
         if preprocess is Preprocessing.words:
             function = functools.partial(
                 preprocessing.stackoverflow_word_prediction,
                 vocab=vocabulary,
-                sequence_length=sequence_length,
+                sequence_length=sequence_length or 20,
             )
         else:
             tags = tag_counts or file.with_name("stackoverflow.tag_count")

@@ -684,6 +684,8 @@ NONE = {
     "sgdm(0.1, 0.9, nesterov='no')": "nesterov is 'no'; it must be True or False",
     "fb.Batches(2, drop_remainder='no')": "drop_remainder is 'no'; it must be True or False",
     "fb.build_dataset_split_fn(split_dataset='no')": "split_dataset is 'no'; it must be True",
+    "fb.tasks.emnist.create_autoencoder_task(fb.ClientSpec(1, 2), use_synthetic_data='no')":
+        "use_synthetic_data is 'no'; it must be True or False",
     "fb.metrics.auc(from_logits='no')": "from_logits is 'no'; it must be True or False",
     "agg.quantile_estimation(1.0, 0.5, 0.1, empty_round='nan')":
         r"empty_round is 'nan'; it must be a function of \(anybody, new estimate, old estimate\)",

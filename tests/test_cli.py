@@ -278,14 +278,19 @@ def test_stackoverflow_generated_and_converted(tmp_path):
     assert done.exit_code == 0
     assert "4 clients; use it with FEDBRIDGE_DATA=" in done.output
     command = ("data", "convert", data / "stackoverflow.sqlite", "--split", "train", "--out")
-    vocabulary = ("--vocab-size", 50, "--sequence-length", 7)
-    done = invoke(*command, out, "--preprocess", "stackoverflow_word_prediction", *vocabulary)
+    vocabulary, length = ("--vocab-size", 50), ("--sequence-length", 7)
+    words = ("--preprocess", "stackoverflow_word_prediction", *vocabulary)
+    done = invoke(*command, out, *words, *length)
     assert done.exit_code == 0
     assert "4 clients, 60 examples" in done.output
     assert fb.from_converted(out).features["tokens"].shape == (60, 8)
     tags = ("--preprocess", "stackoverflow_tag_prediction", *vocabulary, "--tag-vocab-size", 3)
     assert invoke(*command, tmp_path / "tags", *tags).exit_code == 0
     assert list(fb.from_converted(tmp_path / "tags").features) == ["words", "tags"]
+    refused = "--sequence-length: stackoverflow_tag_prediction has no use for it; leave it out."
+    assert refused in invoke(*command, tmp_path / "no", *tags, *length).stderr
+    refused = "--vocab-size: a conversion without --preprocess has no use for it; leave it out."
+    assert refused in invoke(*command, tmp_path / "no", *vocabulary).stderr
     done = invoke(*command, out, "--processes", 1)
     assert (done.exit_code, "Traceback" in done.output) == (2, False)
     missing = ("--preprocess", "stackoverflow_word_prediction", "--word-counts", tmp_path / "none")

@@ -55,10 +55,11 @@ def test_one_float_makes_a_feature_float_for_all(tmp_path):
 
 
 def test_shakespeare(tmp_path):
-    made = {"HAMLET": {"x": ["to be or", "o be or é"], "y": [" ", "n"], "raw": ["1", "2"]}}
+    made = {"HAMLET": {"x": ["to be or", "o be or é"], "y": [" ", "n"], "raw": "to be or not"}}
     rows = from_leaf(write(tmp_path / "train", content(made))).client("HAMLET")
     assert rows["x"].tolist() == [b"to be or", "o be or é".encode()]
     assert rows["y"].tolist() == [b" ", b"n"]
+    assert list(rows) == ["x", "y"]  # the text as a whole is no example
 
 
 def test_sent140(tmp_path):

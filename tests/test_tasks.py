@@ -132,6 +132,25 @@ def test_a_files_text_is_converted_once_and_a_small_vocabulary_is_named(tmp_path
         tags(tag_vocab_size=500)  # asked for, though it is the default of TFF
 
 
+@pytest.mark.parametrize(
+    ("file", "splits", "task", "feature"),
+    [
+        ("emnist_all", ("all_train", "all_test"), "emnist_autoencoder", "pixels"),
+        ("cifar100", ("train", "test"), "cifar100_image_classification", "image"),
+        ("shakespeare", ("train", "test"), "shakespeare_character_prediction", "snippets"),
+        ("stackoverflow", ("train", "heldout"), "stackoverflow_word_prediction", "tokens"),
+    ],
+)
+def test_another_data_set_under_the_right_name_is_named(tmp_path, file, splits, task, feature):
+    rows = {"x": np.zeros((2, 3), np.float32)}
+    fb.tff_io.write_sql(tmp_path / f"{file}.sqlite", {split: {"a": rows} for split in splits})
+    (tmp_path / "stackoverflow.word_count").write_text("to 8\nbe 8\n")
+    arguments = {"vocab_size": 2} if file == "stackoverflow" else {}
+    arguments |= {"only_digits": False} if file == "emnist_all" else {}
+    with pytest.raises(fb.ClientDataError, match=rf"{file}.sqlite.* no feature '{feature}'"):
+        CREATE[task](SPEC, cache_dir=tmp_path, **arguments)
+
+
 def test_of_the_synthetic_tags_there_are_as_many_as_asked_for():
     create = lambda size: fb.tasks.stackoverflow.create_tag_prediction_task(
         SPEC, tag_vocab_size=size, use_synthetic_data=True

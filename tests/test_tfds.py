@@ -39,6 +39,8 @@ def test_a_client_for_each_value_of_the_key():
 
 
 def test_what_is_wrong_is_said(monkeypatch):
+    with pytest.raises(fb.ArgumentError, match="builder is 5; it must be a tensorflow_datasets"):
+        fb.from_tfds(5, client_key="y")
     with pytest.raises(ClientDataError, match="'some', split 'train': it has no feature 'who'.*y"):
         fb.from_tfds(builder(ROWS), client_key="who")
     with pytest.raises(ClientDataError, match=r"example 0: feature 'image' is uint8\[2, 2\]"):

@@ -5,8 +5,8 @@ Reference: TFF's simulation/datasets/celeba.py.
 
 import os
 
-from fedbridge.jax_core import FederatedArrays
-from fedbridge.tff_io import find_file, from_sql
+from fedbridge.datasets._splits import load_splits
+from fedbridge.jax_core import FederatedArrays, check_bool
 
 
 def load_data(
@@ -25,6 +25,8 @@ def load_data(
     Raises:
         ClientDataError: As `fetch` and `from_sql`.
     """
-    path = find_file("celeba", "celeba.sqlite", cache_dir)
+    check_bool("split_by_clients", split_by_clients)
     kind = "split_by_clients" if split_by_clients else "split_by_examples"
-    return from_sql(path, f"{kind}_train"), from_sql(path, f"{kind}_test")
+    splits = (f"{kind}_train", f"{kind}_test")
+    train, test = load_splits("celeba", "celeba.sqlite", splits, ("image",), cache_dir)
+    return train, test

@@ -7,9 +7,10 @@ import os
 
 import numpy as np
 
+from fedbridge.datasets._splits import load_splits
 from fedbridge.datasets._synthetic import images
 from fedbridge.jax_core import FederatedArrays
-from fedbridge.tff_io import find_file, from_clients, from_sql
+from fedbridge.tff_io import from_clients
 
 
 def load_data(
@@ -27,8 +28,9 @@ def load_data(
     Raises:
         ClientDataError: As `fetch` and `from_sql`.
     """
-    path = find_file("cifar100", "cifar100.sqlite", cache_dir)
-    return from_sql(path, "train"), from_sql(path, "test")
+    features = ("image", "label")
+    train, test = load_splits("cifar100", "cifar100.sqlite", ("train", "test"), features, cache_dir)
+    return train, test
 
 
 def get_synthetic() -> FederatedArrays:

@@ -7,9 +7,10 @@ import os
 
 import numpy as np
 
+from fedbridge.datasets._splits import load_splits
 from fedbridge.datasets._synthetic import images
-from fedbridge.jax_core import FederatedArrays
-from fedbridge.tff_io import find_file, from_clients, from_sql
+from fedbridge.jax_core import FederatedArrays, check_bool
+from fedbridge.tff_io import from_clients
 
 
 def load_data(
@@ -28,9 +29,11 @@ def load_data(
     Raises:
         ClientDataError: As `fetch` and `from_sql`.
     """
-    path = find_file("emnist", "emnist_all.sqlite", cache_dir)
+    check_bool("only_digits", only_digits)
     kind = "digits_only" if only_digits else "all"
-    return from_sql(path, f"{kind}_train"), from_sql(path, f"{kind}_test")
+    splits, features = (f"{kind}_train", f"{kind}_test"), ("pixels", "label")
+    train, test = load_splits("emnist", "emnist_all.sqlite", splits, features, cache_dir)
+    return train, test
 
 
 def get_synthetic() -> FederatedArrays:

@@ -5,9 +5,10 @@ Reference: TFF's simulation/datasets/shakespeare.py.
 
 import os
 
+from fedbridge.datasets._splits import load_splits
 from fedbridge.datasets._synthetic import texts
 from fedbridge.jax_core import FederatedArrays
-from fedbridge.tff_io import find_file, from_clients, from_sql
+from fedbridge.tff_io import from_clients
 
 
 def load_data(
@@ -25,8 +26,9 @@ def load_data(
     Raises:
         ClientDataError: As `fetch` and `from_sql`.
     """
-    path = find_file("shakespeare", "shakespeare.sqlite", cache_dir)
-    return from_sql(path, "train"), from_sql(path, "test")
+    splits = ("train", "test")
+    train, test = load_splits("shakespeare", "shakespeare.sqlite", splits, ("snippets",), cache_dir)
+    return train, test
 
 
 def get_synthetic() -> FederatedArrays:

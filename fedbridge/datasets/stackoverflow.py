@@ -5,12 +5,12 @@ Reference: TFF's simulation/datasets/stackoverflow.py.
 
 import os
 
+from fedbridge.datasets._splits import load_splits
 from fedbridge.datasets._synthetic import texts
 from fedbridge.jax_core import FederatedArrays
 from fedbridge.tff_io import (
     find_file,
     from_clients,
-    from_sql,
     read_tag_counts,
     read_word_counts,
 )
@@ -31,8 +31,11 @@ def load_data(
     Raises:
         ClientDataError: As `fetch` and `from_sql`.
     """
-    path = find_file("stackoverflow", "stackoverflow.sqlite", cache_dir)
-    return from_sql(path, "train"), from_sql(path, "heldout"), from_sql(path, "test")
+    splits, features = ("train", "heldout", "test"), ("tokens",)
+    train, heldout, test = load_splits(
+        "stackoverflow", "stackoverflow.sqlite", splits, features, cache_dir
+    )
+    return train, heldout, test
 
 
 def load_word_counts(

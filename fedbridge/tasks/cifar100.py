@@ -6,7 +6,7 @@ Reference: TFF's simulation/baselines/cifar100/image_classification_tasks.py.
 import os
 
 from fedbridge import datasets, models, preprocessing
-from fedbridge.jax_core import FederatedArrays, Model
+from fedbridge.jax_core import FederatedArrays, Model, check_bool
 from fedbridge.preprocessing import ClientSpec
 from fedbridge.tasks._baseline_task import (
     BaselineTask,
@@ -54,6 +54,7 @@ def create_image_classification_task(
         ClientDataError: As `fb.datasets.cifar100.load_data`.
     """
     source = datasets.cifar100
+    check_bool("use_synthetic_data", use_synthetic_data)
     if use_synthetic_data:
         train = test = source.get_synthetic()
     else:
@@ -86,6 +87,7 @@ def create_image_classification_task_with_datasets(
     """`create_image_classification_task` on data with the features "image" and "label"."""
     check_model_id(model_id, _MODELS)
     crop = (crop_height, crop_width, 3)
+    check_bool("distort_train_images", distort_train_images)
     if distort_train_images:  # the model crops, also the test data
         prepare = preprocessing.cifar100_whole_images
     else:

@@ -6,7 +6,7 @@ Reference: TFF's simulation/baselines/emnist/{char_recognition,autoencoder}_task
 import os
 
 from fedbridge import datasets, models, preprocessing
-from fedbridge.jax_core import FederatedArrays, Model
+from fedbridge.jax_core import FederatedArrays, Model, check_bool
 from fedbridge.preprocessing import ClientSpec
 from fedbridge.tasks._baseline_task import (
     BaselineTask,
@@ -145,6 +145,7 @@ def create_autoencoder_task_from_datasets(
 def _data(
     only_digits: bool, cache_dir: str | os.PathLike[str] | None, synthetic: bool
 ) -> tuple[FederatedArrays, FederatedArrays]:
+    check_bool("use_synthetic_data", synthetic)
     if synthetic:
         return datasets.emnist.get_synthetic(), datasets.emnist.get_synthetic()
     return datasets.emnist.load_data(only_digits, cache_dir)

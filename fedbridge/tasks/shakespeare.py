@@ -6,7 +6,7 @@ Reference: TFF's simulation/baselines/shakespeare/char_prediction_tasks.py.
 import os
 
 from fedbridge import datasets, models, preprocessing
-from fedbridge.jax_core import FederatedArrays, Model
+from fedbridge.jax_core import FederatedArrays, Model, check_bool
 from fedbridge.preprocessing import ClientSpec
 from fedbridge.tasks._baseline_task import BaselineTask, BaselineTaskDatasets, pipelines
 
@@ -44,6 +44,7 @@ def create_character_prediction_task(
         FederatedArrays(3 clients, 13 examples: tokens int16[81])
     """
     source = datasets.shakespeare
+    check_bool("use_synthetic_data", use_synthetic_data)
     if use_synthetic_data:
         train = test = source.get_synthetic()
     else:

@@ -11,7 +11,14 @@ import os
 from collections.abc import Callable, Sequence
 
 from fedbridge import datasets, models, preprocessing
-from fedbridge.jax_core import ClientDataError, FederatedArrays, Model, check_argument, is_whole
+from fedbridge.jax_core import (
+    ClientDataError,
+    FederatedArrays,
+    Model,
+    check_argument,
+    check_bool,
+    is_whole,
+)
 from fedbridge.preprocessing import ClientSpec
 from fedbridge.tasks._baseline_task import BaselineTask, BaselineTaskDatasets, pipelines
 from fedbridge.tff_io import convert_once, find_file
@@ -63,6 +70,7 @@ def create_word_prediction_task(
         FederatedArrays(3 clients, 8 examples: tokens int16[21])
     """
     _check_size("vocab_size", vocab_size)
+    check_bool("use_synthetic_data", use_synthetic_data)
     if use_synthetic_data:
         raw = datasets.stackoverflow.get_synthetic()
         vocab = list(datasets.stackoverflow.get_synthetic_word_counts())[:vocab_size]
@@ -137,6 +145,7 @@ def create_tag_prediction_task(
         _check_size("tag_vocab_size", tag_vocab_size)
     num_tags = tag_vocab_size or DEFAULT_TAG_VOCAB_SIZE
     source = datasets.stackoverflow
+    check_bool("use_synthetic_data", use_synthetic_data)
     if use_synthetic_data:
         raw = source.get_synthetic()
         words = list(source.get_synthetic_word_counts())[:word_vocab_size]

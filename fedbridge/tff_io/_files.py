@@ -1,6 +1,7 @@
 """Files that are whole or not there: written aside in the same folder, then renamed."""
 
 import contextlib
+import errno
 import os
 import sqlite3
 import tempfile
@@ -31,8 +32,9 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -
             to_disk(aside)
             os.replace(aside, target)
     except OSError as error:
+        room = "make room, or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         raise StateError(
-            f"{path}: it cannot be written there ({error.strerror}); name another folder."
+            f"{path}: it cannot be written there ({error.strerror}); {room}name another folder."
         ) from None
 
 

@@ -54,7 +54,7 @@ def open_clients(
     Raises:
         ClientDataError: As `from_hdf5` and the preprocessing.
     """
-    needed, names = needed_features(preprocess, plan.spec), sorted(plan.spec)
+    needed, names = needed_features(preprocess, plan.spec, source), sorted(plan.spec)
     ids = client_ids(source)
 
     def read(number: int) -> tuple[np.ndarray, FederatedArrays]:

@@ -27,7 +27,8 @@ def from_leaf(folder: str | os.PathLike) -> FederatedArrays:
     Numbers become float32, or int64 where all of a feature are written as integers; text becomes
     strings. A row that is a list of several strings (Sent140's five fields) becomes the features
     "x/0", "x/1", ...; one that is a list of token lists (Reddit) becomes one string, its tokens
-    joined by spaces as in Stack Overflow's; one that is a dictionary becomes "y/<key>".
+    joined by spaces as in Stack Overflow's; one that is a dictionary becomes "y/<key>". The whole
+    text of a user that LEAF's `--raw` adds is no example, and is left out.
 
     Args:
         folder: Such as `leaf/data/femnist/data/train`; or one `.json` file. Files are read in the
@@ -102,6 +103,8 @@ def _read(file: Path) -> list[tuple[str, dict[str, list[Any]]]]:
 
 
 def _features(data: Any, count: Any, where: str) -> dict[str, list[Any]]:
+    if isinstance(data, dict) and isinstance(data.get("raw"), str):
+        data = {name: rows for name, rows in data.items() if name != "raw"}
     if not isinstance(data, dict) or not all(isinstance(rows, list) for rows in data.values()):
         raise ClientDataError(f"{where}: its data is no dictionary of lists; make the file again.")
     for name, rows in data.items():

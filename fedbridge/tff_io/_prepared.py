@@ -7,6 +7,7 @@ stored. It is found again by having the preprocessing done to no rows.
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,9 +83,18 @@ def no_rows(spec: Mapping[str, FeatureSpec], client_ids: Sequence[str] = ()) -> 
     return FederatedArrays(tuple(client_ids), np.zeros(len(client_ids) + 1, np.int64), columns)
 
 
-def needed_features(preprocess: Preprocess, spec: Mapping[str, FeatureSpec]) -> list[str]:
-    """The features without which the preprocessing would fail, or give others."""
-    found = list(preprocess(no_rows(spec)).features)
+def needed_features(
+    preprocess: Preprocess, spec: Mapping[str, FeatureSpec], source: Path
+) -> list[str]:
+    """The features without which the preprocessing would fail, or give others.
+
+    Raises:
+        ClientDataError: It is not made for the features of this file.
+    """
+    try:
+        found = list(preprocess(no_rows(spec)).features)
+    except ClientDataError as error:
+        raise ClientDataError(f"{source}: {error}") from error
 
     def does_without(name: str) -> bool:
         others = {other: feature for other, feature in spec.items() if other != name}

@@ -63,7 +63,7 @@ def open_pieces(
         ClientDataError: As `from_sql` and the preprocessing.
     """
     split, spec, exact, pieces = plan
-    needed = needed_features(preprocess, spec)
+    needed = needed_features(preprocess, spec, source)
     with connect(file, source) as connection:
         positions = {i: n for n, i in enumerate(open_split(connection, source, split)[1])}
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fedbridge.jax_core import ClientDataError, FederatedArrays
+from fedbridge.jax_core import ClientDataError, FederatedArrays, check_argument
 from fedbridge.tff_io._client_data import from_clients
 
 
@@ -30,9 +30,16 @@ def from_tfds(builder: Any, split: str = "train", *, client_key: str) -> Federat
     Raises:
         ClientDataError: tensorflow-datasets or TensorFlow is missing; the data are not prepared; no
             such split or feature; or features that are ragged.
+        ArgumentError: A builder that is none.
     """
     if isinstance(builder, str):
         builder = _named(builder)
+    check_argument(
+        hasattr(builder, "info"),
+        "builder",
+        builder,
+        "a tensorflow_datasets builder, or the name of one",
+    )
     where = f"data set {getattr(builder, 'name', 'of tensorflow_datasets')!r}, split {split!r}"
     rows: dict[str, list[dict[str, Any]]] = {}
     for number, element in enumerate(_elements(builder, split, where)):
