@@ -1,10 +1,9 @@
 """Loops around processes: training, with its cohorts made ahead, and evaluation."""
 
-import itertools
 import os
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +30,6 @@ from fedbridge.jax_core import (
     check_whole,
     default_device,
     default_execution,
-    one_by_one,
 )
 from fedbridge.samplers import Sampler, all_clients
 
@@ -140,32 +138,35 @@ def train(
         first = int(done) + 1
     history = []
 
+    device = default_device()  # every thread has its own
+
+    def cohorts_of(numbers: range) -> list[Cohort]:
+        with jax.default_device(device):
+            return [cohort_of(round) for round in numbers]
+
     def cohort_of(round: int) -> Cohort:
         cohort = data.cohort(sampler(round, data.client_ids), batches, round=round, seed=seed)
         return process.place(cohort)
 
-    next_rounds = process.next_rounds or one_by_one(process.next)
-    cohorts = _ahead(cohort_of, range(first, rounds + 1), rounds_per_call)
-    last = first - 1
-    while last < rounds:
-        # Calls end at multiples, also where a run goes on from another round.
-        size = min(rounds_per_call - last % rounds_per_call, rounds - last)
-        some = list(itertools.islice(cohorts, size))
-        if size == rounds_per_call > 1:
-            current, metrics = next_rounds(current, some)
-        else:  # a remainder is no reason to compile another program
-            current, metrics = one_by_one(process.next)(current, some)
-        if evaluate is not None and (last + size) % evaluate_every == 0:
-            evaluation = evaluate(process.get_model_weights(current))
-            metrics = [*metrics[:-1], OrderedDict(metrics[-1], evaluation=evaluation)]
-        history += metrics
-        for round, measured in enumerate(metrics, last + 1):
-            for call in on_round:
-                call(round, measured)
-        last += size
-        due = last // checkpoint_every > (last - size) // checkpoint_every or last == rounds
-        if checkpoint is not None and due and jax.process_index() == 0:
-            files.save(checkpoint, (np.int64(last), current), algorithm=process.name)
+    with ThreadPoolExecutor(1, "fedbridge-cohorts") as pool:
+        calls = list(_calls(first, rounds, rounds_per_call))
+        coming = [pool.submit(cohorts_of, numbers) for numbers in calls[:1]]
+        for call, numbers in enumerate(calls):
+            finish = process.begin(current, coming.pop().result())
+            # Now, when the device has its work, and not before: two threads share one Python.
+            coming = [pool.submit(cohorts_of, after) for after in calls[call + 1 : call + 2]]
+            current, metrics = finish()
+            last, size = numbers[-1], len(numbers)
+            if evaluate is not None and last % evaluate_every == 0:
+                evaluation = evaluate(process.get_model_weights(current))
+                metrics = [*metrics[:-1], OrderedDict(metrics[-1], evaluation=evaluation)]
+            history += metrics
+            for round, measured in zip(numbers, metrics, strict=True):
+                for tell in on_round:
+                    tell(round, measured)
+            due = last // checkpoint_every > (last - size) // checkpoint_every or last == rounds
+            if checkpoint is not None and due and jax.process_index() == 0:
+                files.save(checkpoint, (np.int64(last), current), algorithm=process.name)
     return TrainResult(current, history)
 
 
@@ -234,19 +235,16 @@ def _check_counts(rounds_per_call: int, checkpoint_every: int, evaluate_every: i
     check_argument(evaluate_every % rounds_per_call == 0, "evaluate_every", evaluate_every, allowed)
 
 
-def _ahead(make: Callable[[int], Cohort], numbers: Iterable[int], depth: int) -> Iterator[Cohort]:
-    """Makes one after the other, up to `depth` of them while those before are in use."""
-    device = default_device()  # every thread has its own
+def _calls(first: int, last: int, size: int) -> Iterator[range]:
+    """The rounds of each call, which end at multiples of the size; a remainder goes one by one.
 
-    def make_there(number: int) -> Cohort:
-        with jax.default_device(device):
-            return make(number)
+    Also where a run goes on from another round: a remainder is no reason to compile a program.
 
-    with ThreadPoolExecutor(1, "fedbridge-cohorts") as pool:
-        coming: deque[Future[Cohort]] = deque()
-        for number in numbers:
-            coming.append(pool.submit(make_there, number))
-            if len(coming) > depth:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
+    Example:
+        >>> [(rounds[0], rounds[-1]) for rounds in _calls(3, 9, 4)]
+        [(3, 3), (4, 4), (5, 8), (9, 9)]
+    """
+    while first <= last:
+        whole = first % size == 1 % size and first + size - 1 <= last
+        yield range(first, first + (size if whole else 1))
+        first += size if whole else 1

@@ -535,7 +535,7 @@ def test_a_state_of_other_shapes_or_kinds_is_refused(kind):
     process, state = make()
     for call in (
         lambda: process.next(state, cohort()),
-        lambda: process.next_rounds(state, [cohort()]),
+        lambda: process.begin(state, [cohort()])(),
     ):
         with pytest.raises(fb.StateError, match=words) as caught:
             call()
@@ -582,7 +582,7 @@ def test_a_server_step_that_is_not_finite_is_refused():
         mime.next(state, some)
     placed = process.place(some)
     with pytest.raises(fb.ArgumentError, match="server_optimizer: its step"):
-        process.next_rounds(process.initialize(), [placed, placed])
+        process.begin(process.initialize(), [placed, placed])()
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,6 @@ from fedbridge.jax_core._process import (
     check_weights as check_weights,
     compose_learning_process as compose_learning_process,
     learning_process as learning_process,
-    one_by_one as one_by_one,
     placing as placing,
 )
 from fedbridge.jax_core._reconstruction import (

@@ -35,16 +35,15 @@ def check_step(ran_over: Any) -> None:
 
 
 def metrics_at_border(metrics: Mapping[str, PyTree]) -> OrderedDict[str, PyTree]:
-    """The metrics of a round in NumPy, with TFF's dtypes.
+    """The metrics of a round, in NumPy already, with TFF's dtypes.
 
     What clients counted is int64; what the aggregator and the finalizer counted is int32.
 
     Raises:
         ClientDataError: Clients counted more than int32 holds, see `check_counts`.
     """
-    measured = OrderedDict(jax.device_get(metrics))
     at_border = OrderedDict(
-        (part, to_numpy(tree, wide=part == "client_work")) for part, tree in measured.items()
+        (part, _at_border(tree, part == "client_work")) for part, tree in metrics.items()
     )
     check_counts(at_border["client_work"])
     return at_border
@@ -59,9 +58,12 @@ def check_counts(measured: PyTree) -> None:
     Raises:
         ClientDataError: One of them is negative.
     """
+    negative = lambda leaf: leaf.dtype.kind == "i" and (leaf < 0).any()
+    if not any(negative(np.asarray(leaf)) for leaf in jax.tree.leaves(measured)):
+        return  # before anything is named
     for name, leaf in named_leaves(measured).items():
         value = np.asarray(leaf)
-        if np.issubdtype(value.dtype, np.signedinteger) and (value < 0).any():
+        if negative(value):
             raise ClientDataError(
                 f"metric {name!r} of this round is {value.min()}: more was counted in one round "
                 f"than the {2**31 - 1} of an int32; take fewer clients a round, or make a metric "
@@ -69,24 +71,24 @@ def check_counts(measured: PyTree) -> None:
             )
 
 
-def to_numpy(tree: PyTree, *, wide: bool = True) -> PyTree:
-    """A tree of what a program counted and measured, at the border: NumPy.
+def to_numpy(tree: PyTree) -> PyTree:
+    """A tree of what a program counted and measured, at the border: NumPy, integers as int64.
 
     Args:
         tree: Arrays; of a `PerClient` the real clients' values remain.
-        wide: Whether integers become int64.
     """
+    return _at_border(jax.device_get(tree), wide=True)
 
+
+def _at_border(tree: PyTree, wide: bool) -> PyTree:
     def convert(leaf: Any) -> Any:
         if isinstance(leaf, PerClient):
             real = jax.tree.map(lambda all: np.asarray(all)[: int(leaf.count)], leaf.values)
-            return to_numpy(real, wide=wide)
+            return _at_border(real, wide)
         value = np.asarray(leaf)
-        counts = wide and np.issubdtype(value.dtype, np.integer)
-        return value.astype(np.int64 if counts else value.dtype)[()]
+        return value.astype(np.int64 if wide and value.dtype.kind in "iu" else value.dtype)[()]
 
-    is_leaf = lambda node: isinstance(node, PerClient)
-    return jax.tree.map(convert, jax.device_get(tree), is_leaf=is_leaf)
+    return jax.tree.map(convert, tree, is_leaf=lambda node: isinstance(node, PerClient))
 
 
 def check_same_kinds(expected: PyTree, given: PyTree) -> None:

@@ -231,17 +231,21 @@ def evaluation_process(
     form = form_of_states(initialize)
     place = placing(model, execution, check_cohort)
 
-    def next(state: LearningAlgorithmState, cohort: Cohort) -> LearningProcessOutput:
+    def begin(state: LearningAlgorithmState, cohort: Cohort) -> Callable[[], LearningProcessOutput]:
         check_state(form(), state)
         found = compiled(state.global_model_weights, place(cohort))
-        work, measured = report.add(state.client_work, to_numpy(found))
-        check_counts(measured)
-        metrics = OrderedDict(
-            distributor=(),
-            client_work=measured,
-            aggregator=OrderedDict(mean_value=(), mean_weight=()),
-            finalizer=(),
-        )
-        return LearningProcessOutput(state._replace(client_work=work), metrics)
 
-    return learning_process(initialize, next, place, name=name)
+        def finish() -> LearningProcessOutput:
+            work, measured = report.add(state.client_work, to_numpy(found))
+            check_counts(measured)
+            metrics = OrderedDict(
+                distributor=(),
+                client_work=measured,
+                aggregator=OrderedDict(mean_value=(), mean_weight=()),
+                finalizer=(),
+            )
+            return LearningProcessOutput(state._replace(client_work=work), metrics)
+
+        return finish
+
+    return learning_process(initialize, begin, place, name=name)

@@ -65,9 +65,9 @@ class LearningProcessOutput(NamedTuple):
     metrics: PyTree
 
 
-NextRounds = Callable[
-    [LearningAlgorithmState, Sequence[Cohort]], tuple[LearningAlgorithmState, list[PyTree]]
-]
+BeginOne = Callable[[LearningAlgorithmState, Cohort], Callable[[], LearningProcessOutput]]
+Finish = Callable[[], tuple[LearningAlgorithmState, list[PyTree]]]
+Begin = Callable[[LearningAlgorithmState, Sequence[Cohort]], Finish]
 
 
 class LearningProcess(NamedTuple):
@@ -80,7 +80,8 @@ class LearningProcess(NamedTuple):
         set_model_weights: `(state, weights) -> state`.
         get_hparams: `state -> {"client_work": ..., "finalizer": ...}`.
         set_hparams: `(state, hparams) -> state`.
-        next_rounds: `(state, cohorts) -> (state, metrics of each)`: several rounds, in one call of
+        begin: `(state, cohorts) -> finish`, and `finish() -> (state, metrics of each)`: a round for
+            each cohort, which the device computes while the host goes on. Several are one call of
             one program where that is possible, see `rounds_per_call` of `fb.train`.
         place: `cohort -> cohort`: checks it and puts it where `next` takes it, which does so itself
             with a cohort that is not placed. A loop may do it while the round before runs.
@@ -93,7 +94,7 @@ class LearningProcess(NamedTuple):
     set_model_weights: Callable[[LearningAlgorithmState, ModelWeights], LearningAlgorithmState]
     get_hparams: Callable[[LearningAlgorithmState], OrderedDict]
     set_hparams: Callable[[LearningAlgorithmState, Mapping], LearningAlgorithmState]
-    next_rounds: NextRounds | None = None
+    begin: Begin
     place: Callable[[Cohort], Cohort] = lambda cohort: cohort
     name: str = ""
 
@@ -241,62 +242,88 @@ def compose_learning_process(
     form = form_of_states(initialize)
     place = placing(model, execution, client_work.check_cohort)
 
-    def next(state: LearningAlgorithmState, cohort: Cohort) -> LearningProcessOutput:
+    def begin(state: LearningAlgorithmState, cohort: Cohort) -> Callable[[], LearningProcessOutput]:
         check_state(form(), state)
         client_work.check(state.client_work)
         for optimizer in scheduled_in(state.client_work):
             check_learning_rate(optimizer)
         finalizer.check(state.finalizer)
-        new_state, metrics, ran_over = compiled(state, place(cohort))
-        check_step(ran_over)
-        return LearningProcessOutput(new_state, metrics_at_border(metrics))
+        new_state, *measured = compiled(state, place(cohort))
+
+        def finish() -> LearningProcessOutput:
+            metrics, ran_over = jax.device_get(measured)
+            check_step(ran_over)
+            return LearningProcessOutput(new_state, metrics_at_border(metrics))
+
+        return finish
 
     compiled_rounds = execution.compile(fused(round))
 
-    def next_rounds(
-        state: LearningAlgorithmState, cohorts: Sequence[Cohort]
-    ) -> tuple[LearningAlgorithmState, list[PyTree]]:
+    def begin_fused(state: LearningAlgorithmState, cohorts: Sequence[Cohort]) -> Finish | None:
         check_state(form(), state)
-        placed = [place(cohort) for cohort in cohorts]
         # What a schedule gives is checked before every round, on the host.
         schedules = scheduled_in((state.client_work, state.finalizer))
         scheduled = schedules or client_work.check is not nothing_to_check
-        stacked = None if scheduled else stack(placed)
+        stacked = None if scheduled else stack([place(cohort) for cohort in cohorts])
         if stacked is None:
-            return one_by_one(next)(state, placed)
+            return None
         finalizer.check(state.finalizer)
-        new_state, metrics, ran_over = compiled_rounds(state, stacked)
-        check_step(ran_over)
-        measured = jax.device_get(metrics)
-        of = lambda number: jax.tree.map(lambda leaf: leaf[number], measured)
-        return new_state, [metrics_at_border(of(number)) for number in range(len(placed))]
+        new_state, *measured = compiled_rounds(state, stacked)
 
-    return learning_process(initialize, next, place, next_rounds, name)
+        def finish() -> tuple[LearningAlgorithmState, list[PyTree]]:
+            metrics, ran_over = jax.device_get(measured)
+            check_step(ran_over)
+            of = lambda number: jax.tree.map(lambda leaf: leaf[number], metrics)
+            return new_state, [metrics_at_border(of(number)) for number in range(len(cohorts))]
+
+        return finish
+
+    return learning_process(initialize, begin, place, begin_fused, name)
 
 
-def one_by_one(next: Callable) -> NextRounds:
-    """Several rounds, a call each."""
+def one_by_one(begin: Callable[[LearningAlgorithmState, Cohort], Any]) -> Begin:
+    """Several rounds, a call each: the first one begins, the others follow when it is finished."""
 
-    def next_rounds(
-        state: LearningAlgorithmState, cohorts: Sequence[Cohort]
-    ) -> tuple[LearningAlgorithmState, list[PyTree]]:
-        history = []
-        for cohort in cohorts:
-            state, metrics = next(state, cohort)
-            history.append(metrics)
-        return state, history
+    def begin_all(state: LearningAlgorithmState, cohorts: Sequence[Cohort]) -> Finish:
+        first, *others = cohorts
+        finish_first = begin(state, first)
 
-    return next_rounds
+        def finish() -> tuple[LearningAlgorithmState, list[PyTree]]:
+            current, metrics = finish_first()
+            history = [metrics]
+            for cohort in others:
+                current, metrics = begin(current, cohort)()
+                history.append(metrics)
+            return current, history
+
+        return finish
+
+    return begin_all
 
 
 def learning_process(
     initialize: Callable,
-    next: Callable,
+    begin: BeginOne,
     place: Callable[[Cohort], Cohort],
-    next_rounds: NextRounds | None = None,
+    begin_fused: Callable[[LearningAlgorithmState, Sequence[Cohort]], Finish | None] | None = None,
     name: str = "",
 ) -> LearningProcess:
-    """A learning process with the usual accessors of weights and hyperparameters."""
+    """A learning process with the usual accessors of weights and hyperparameters.
+
+    Args:
+        initialize: As in `LearningProcess`.
+        begin: `(state, cohort) -> finish`, and `finish() -> LearningProcessOutput`: one round.
+        place: As in `LearningProcess`.
+        begin_fused: `(state, cohorts) -> finish`: several, in one call; None where they cannot be.
+        name: As in `LearningProcess`.
+    """
+
+    def next(state: LearningAlgorithmState, cohort: Cohort) -> LearningProcessOutput:
+        return begin(state, cohort)()
+
+    def begin_all(state: LearningAlgorithmState, cohorts: Sequence[Cohort]) -> Finish:
+        several = begin_fused(state, cohorts) if begin_fused and len(cohorts) > 1 else None
+        return several or one_by_one(begin)(state, cohorts)
 
     def set_weights(state: LearningAlgorithmState, weights: PyTree) -> LearningAlgorithmState:
         check_is_state(state)
@@ -341,7 +368,7 @@ def learning_process(
         set_weights,
         hparams_of,
         with_hparams,
-        next_rounds or one_by_one(next),
+        begin_all,
         place,
         name,
     )
