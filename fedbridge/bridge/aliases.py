@@ -61,10 +61,15 @@ def imported(node: ast.AST) -> Iterator[tuple[str, str | None]]:
     """What a statement imports, each with its name here; None where `import a.b` gives `a`."""
     if isinstance(node, ast.Import):
         for alias in node.names:
-            yield alias.name, alias.asname
+            yield _packed(alias.name), alias.asname
     elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
         for alias in node.names:
-            yield f"{node.module}.{alias.name}", alias.asname or alias.name
+            yield _packed(f"{node.module}.{alias.name}"), alias.asname or alias.name
+
+
+def _packed(full: str) -> str:
+    """`tensorflow_federated.python`, whole, is TFF's package as scripts of 2019 import it."""
+    return TFF if full == f"{TFF}.python" else full
 
 
 def short(full: str) -> str:

@@ -51,6 +51,7 @@ class Name(NamedTuple):
 
 _CORE = "Federated Core"
 _CONTEXT = "execution contexts do not change results"
+_LOCAL = "it runs here, and not on other machines; results are the same"
 _EVAL = "called as evaluation(weights, data)"
 _FED_AVG = "tff.learning.algorithms.build_weighted_fed_avg"
 _FED_EVAL = "tff.learning.algorithms.build_fed_eval"
@@ -190,6 +191,15 @@ _TABLE: tuple[tuple[str, str, str, str, str, str], ...] = (
      _CONTEXT),
     ("backends.native.set_async_local_cpp_execution_context", "", "HEAD", "=", NOT_YET,
      "asynchronous rounds"),
+    ("backends.native.set_remote_execution_context", "", "", "", ACCEPTED, _LOCAL),
+    ("backends.native.set_remote_python_execution_context", "", "", "", ACCEPTED, _LOCAL),
+    ("backends.native.set_thread_debugging_execution_context", "", "", "", ACCEPTED, _CONTEXT),
+    ("backends.native.set_localhost_cpp_execution_context", "", "", "", ACCEPTED, _CONTEXT),
+    ("backends.native.create_local_execution_context", "", "", "", ACCEPTED, _CONTEXT),
+    ("backends.native.create_local_python_execution_context", "", "", "", ACCEPTED, _CONTEXT),
+    ("backends.native.create_remote_execution_context", "", "", "", ACCEPTED, _LOCAL),
+    ("backends.native.create_remote_python_execution_context", "", "", "", ACCEPTED, _LOCAL),
+    ("backends.native.create_thread_debugging_execution_context", "", "", "", ACCEPTED, _CONTEXT),
     ("backends.reference.set_reference_context", "", "", "", ACCEPTED, _CONTEXT),
     ("backends.test.set_test_execution_context", "", "", "", ACCEPTED, _CONTEXT),
     ("backends.test.set_sync_test_cpp_execution_context", "", "HEAD", "=", IGNORED, ""),
@@ -197,6 +207,8 @@ _TABLE: tuple[tuple[str, str, str, str, str, str], ...] = (
     ("framework.set_default_context", "", "HEAD", "=", ACCEPTED, _CONTEXT),
     ("framework.create_local_executor", "", "", "", ACCEPTED, _CONTEXT),
     ("framework.local_executor_factory", "", "", "", ACCEPTED, _CONTEXT),
+    ("framework.remote_executor_factory", "", "", "", ACCEPTED, _LOCAL),
+    ("framework.thread_debugging_executor_factory", "", "", "", ACCEPTED, _CONTEXT),
     ("framework.sizing_executor_factory", "", "", "", ACCEPTED, _CONTEXT),
     ("framework.ReferenceExecutor", "", "", "", ACCEPTED, _CONTEXT),
     ("framework.ExecutionContext", "", "", "", ACCEPTED, _CONTEXT),

@@ -14,7 +14,6 @@ from typing import NamedTuple
 from fedbridge.bridge import eras, script
 from fedbridge.bridge.aliases import Aliases, imported, short
 from fedbridge.bridge.remarks import remarks
-from fedbridge.jax_core import ScriptError
 
 _KERAS_OPTIMIZERS = {
     "SGD": "tff.learning.optimizers.build_sgdm",
@@ -108,13 +107,7 @@ def lint(path: str | os.PathLike[str]) -> Lint:
     reader = _Reader()
     for piece in script.pieces(path):
         _, _, cell = piece.name.rpartition(", ")
-        try:
-            tree = ast.parse(piece.source)
-        except SyntaxError as error:
-            raise ScriptError(
-                f"{piece.name}, line {error.lineno}: is not Python 3.11 ({error.msg}); mend it "
-                "first."
-            ) from None
+        tree = script.parsed(piece)
         reader.read(tree, f"{cell}, line " if ".ipynb, cell " in piece.name else "")
     return reader.result()
 

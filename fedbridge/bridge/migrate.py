@@ -54,13 +54,9 @@ def migrate(path: str | os.PathLike[str]) -> Migrated:
             here; every such line is named.
     """
     pieces = script.pieces(path)
-    text = "\n\n# %%\n".join(piece.source for piece in pieces)
-    try:
-        source = Source(text)
-    except SyntaxError as error:
-        raise ScriptError(
-            f"{path}, line {error.lineno}: is not Python 3.11 ({error.msg}); mend it first."
-        ) from None
+    for piece in pieces:
+        script.parsed(piece)
+    source = Source("\n\n# %%\n".join(piece.source for piece in pieces))
     try:
         migration = _Migration(source)
         new, unknown = migration.run(), migration.unknown

@@ -47,7 +47,7 @@ def _old_text(value: Any) -> str:
         return str(value)
     if isinstance(value, Mapping):
         return str(Metrics(value))
-    return "<>" if value == () else str(value)
+    return "<>" if isinstance(value, tuple) and not value else str(value)
 
 
 def old_training_metrics(metrics: Mapping[str, Any]) -> Metrics:

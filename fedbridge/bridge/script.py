@@ -4,6 +4,8 @@ A notebook is its code cells in order, without shell magics; every cell is a pie
 that an error can name cell and line.
 """
 
+import ast
+import importlib.util
 import json
 import linecache
 import os
@@ -23,6 +25,22 @@ _FOREIGN_CELLS = re.compile(
 
 
 _MAGIC = re.compile(r"%%?[A-Za-z_]|!(?!=)|\?|[\w.]+\?{1,2}$")
+
+
+_PYTHON_2 = "it is Python 2: rewrite it in Python 3"
+_MAGIC_CURE = (
+    "it is a notebook's: write it in Python or leave it out, or save the whole as .ipynb, of which "
+    "lines of magics are passed over"
+)
+_NO_PYTHON = tuple(
+    (re.compile(pattern), meant)
+    for pattern, meant in (
+        (r"^[%!?]|=\s*[%!]|[\w.]\?{1,2}$", _MAGIC_CURE),
+        (r"^print\b(?!\s*\()", _PYTHON_2),
+        (r"^exec\s+[^(=]|^except\s+[\w.()]+\s*,\s*\w+\s*:|^raise\s+\w+\s*,", _PYTHON_2),
+        (r"<>|`|\b0[0-7]+\b|\bur?'|\d[lL]\b", _PYTHON_2),
+    )
+)
 
 
 class Piece(NamedTuple):
@@ -50,8 +68,9 @@ def pieces(path: str | os.PathLike[str]) -> list[Piece]:
     if not script.is_file():
         raise ScriptError(f"{script}: there is no such script; give the path of a .py or .ipynb.")
     try:
-        text = script.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        # As Python reads it: a byte-order mark, a line that names the coding.
+        text = importlib.util.decode_source(script.read_bytes())
+    except (OSError, UnicodeDecodeError, SyntaxError) as error:
         raise ScriptError(f"{script} cannot be read as text ({error}).") from None
     if script.suffix != ".ipynb":
         return [Piece(text, str(script))]
@@ -71,6 +90,30 @@ def pieces(path: str | os.PathLike[str]) -> list[Piece]:
     ]
 
 
+def parsed(piece: Piece) -> ast.Module:
+    """The syntax of a piece.
+
+    Raises:
+        ScriptError: It is no Python; the text names the line, what stands there, and the cure.
+    """
+    try:
+        compile(piece.source, piece.name, "exec", dont_inherit=True)  # finds more than the parser
+        return ast.parse(piece.source, piece.name)
+    except SyntaxError as error:
+        lines = piece.source.splitlines()
+        line = (
+            lines[error.lineno - 1].strip() if error.lineno and error.lineno <= len(lines) else ""
+        )
+        meant = next((meant for pattern, meant in _NO_PYTHON if pattern.search(line)), "mend it")
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        raise ScriptError(
+            f"{piece.name}, line {error.lineno}: {line!r} is not Python {version} ({error.msg}); "
+            f"{meant}."
+        ) from None
+    except ValueError as error:  # null bytes
+        raise ScriptError(f"{piece.name} is not Python ({error}); write it anew.") from None
+
+
 def run(path: str | os.PathLike[str], arguments: Sequence[str]) -> None:
     """Runs a script as `python path arguments` would: as `__main__`, beside its own modules."""
     script = Path(path)
@@ -81,7 +124,10 @@ def run(path: str | os.PathLike[str], arguments: Sequence[str]) -> None:
     sys.argv = [str(path), *arguments]
     # `python -P` puts no folder of its own in front.
     sys.path[: 0 if sys.flags.safe_path else 1] = [str(script.resolve().parent)]
-    for piece in pieces(script):
+    found = pieces(script)
+    for piece in found:
+        parsed(piece)
+    for piece in found:
         # AutoGraph reads the source of every function it compiles through linecache.
         lines = piece.source.splitlines(keepends=True)
         linecache.cache[piece.name] = (len(piece.source), None, lines, piece.name)

@@ -6,6 +6,7 @@ that says what to do. `install` gives the namespace TFF's name for one process, 
 something needs it: a `tf.data` pipeline, a `ClientData`.
 """
 
+import importlib
 import sys
 
 from fedbridge.tff import (
@@ -81,6 +82,7 @@ def install() -> None:
             sys.modules[_TFF + name.removeprefix(__name__)] = module
     if not any(isinstance(finder, _private.Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _private.Finder())
+    globals()["python"] = importlib.import_module(_private.PREFIX)
 
 
 __getattr__ = missing("tff")

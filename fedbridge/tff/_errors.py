@@ -88,6 +88,23 @@ def refuse(symbol: str) -> NoReturn:
     raise MissingNameError(f"no TFF has {symbol}; {cure}.")
 
 
+def public_function(name: str) -> Callable[..., Any] | None:
+    """The one function or class of the namespace that has this name; None where there is none.
+
+    Example:
+        >>> public_function("build_weighted_fed_avg").__name__, public_function("print")
+        ('build_weighted_fed_avg', None)
+    """
+    import fedbridge.tff
+
+    for symbol in eras.table():
+        package, _, last = symbol.partition(".")[2].rpartition(".")
+        if last == name and runs(symbol):
+            found = operator.attrgetter(f"{package}.{name}" if package else name)(fedbridge.tff)
+            return found if callable(found) else None
+    return None
+
+
 def runs(symbol: str) -> bool:
     """Whether the namespace has a name of TFF.
 

@@ -44,11 +44,13 @@ class Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 class _Module(types.ModuleType):
     def __getattr__(self, name: str) -> Any:
+        import fedbridge.tff
+
+        if self.__name__ == PREFIX and not name.startswith("__"):
+            return getattr(fedbridge.tff, name)  # `from tensorflow_federated import python as tff`
         public = eras.counterpart(_symbol(f"{self.__name__}.{name}"))
         if name.startswith("__") or not public:
             raise AttributeError(f"{self.__name__} has no {name}")
-        import fedbridge.tff
-
         return operator.attrgetter(public.removeprefix("tff."))(fedbridge.tff)
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:

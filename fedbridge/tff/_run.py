@@ -1,12 +1,16 @@
 """Runs a script that imports `tensorflow_federated`, with this namespace under that name."""
 
+import difflib
 import importlib.util
+import inspect
 import os
+import re
 import sys
 import traceback
 import types
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +18,7 @@ import numpy as np
 from fedbridge.bridge import script as scripts
 from fedbridge.jax_core import FedbridgeError, ScriptError
 from fedbridge.tff import install
-from fedbridge.tff._errors import Note
+from fedbridge.tff._errors import Note, public_function
 
 
 def run(script: str | os.PathLike[str], arguments: Sequence[str] = ()) -> int:
@@ -33,8 +37,11 @@ def run(script: str | os.PathLike[str], arguments: Sequence[str] = ()) -> int:
             text names the line.
     """
     install()
+    sys.path.append(str(Path(__file__).with_name("_in_children")))
     if importlib.util.find_spec("tensorflow") is None:
         os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras would look for TensorFlow
+    elif importlib.util.find_spec("tf_keras") is not None:
+        os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # Keras 2, which scripts of TFF are for
     if int(np.__version__.partition(".")[0]) >= 2:
         np.set_printoptions(legacy="1.25")  # numbers print as under TFF's NumPy: 0.5
     previous = warnings.showwarning
@@ -50,7 +57,9 @@ def run(script: str | os.PathLike[str], arguments: Sequence[str] = ()) -> int:
         if where is None:
             raise
         raise ScriptError(f"{script}, {where.text}: {error}") from error
-    except ModuleNotFoundError as error:
+    except ImportError as error:
+        if not isinstance(error, ModuleNotFoundError):
+            return _explained(error, script)
         missing = error.name or ""
         if missing.split(".")[0] not in ("tensorflow_federated", "tensorflow"):
             return _show(error, script)
@@ -62,6 +71,8 @@ def run(script: str | os.PathLike[str], arguments: Sequence[str] = ()) -> int:
             "import"
         )
         raise ScriptError(f"{script}, {where.text if where else 'an import'}: {cure}.") from error
+    except (NameError, TypeError) as error:
+        return _explained(error, script)
     except SystemExit as error:
         return _exit_code(error)
     except Exception as error:
@@ -69,6 +80,48 @@ def run(script: str | os.PathLike[str], arguments: Sequence[str] = ()) -> int:
     finally:
         warnings.showwarning = previous
     return 0
+
+
+def _explained(error: Exception, script: str | os.PathLike[str]) -> int:
+    """Shows an exception that the script raised itself; says more of one that it did not mean.
+
+    Raises:
+        ScriptError: It asks for a name that is not in the namespace, or gives a function of it an
+            argument that it does not have, or asks for the notebook that it is not run in.
+    """
+    cure = _cure(error)
+    where = scripts.place(script, error)
+    if cure is None or where is None:
+        return _show(error, script)
+    raise ScriptError(f"{script}, {where.text}: {cure}") from error
+
+
+def _cure(error: Exception) -> str | None:
+    if isinstance(error, NameError):
+        notebook = error.name == "get_ipython"
+        return (
+            "get_ipython is a notebook's: leave the line out, or save the whole as .ipynb."
+            if notebook
+            else None
+        )
+    if isinstance(error, ImportError):
+        asked = re.match(r"cannot import name '(\w+)' from '([\w.]+)'", str(error))
+        module = sys.modules.get(asked[2]) if asked else None
+        if asked is None or not asked[2].startswith("fedbridge.tff"):
+            return None
+        try:
+            getattr(module, asked[1])
+        except AttributeError as why:
+            return str(why)
+        return None
+    asked = re.search(r"(\w+)\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    function = public_function(asked[1]) if asked else None
+    if asked is None or function is None:
+        return None
+    known = list(inspect.signature(function).parameters)
+    near = difflib.get_close_matches(asked[2], known, n=1)
+    nearest = f"; the nearest is {near[0]}" if near else ""
+    return f"{asked[1]} has no argument {asked[2]!r}{nearest}; it has {', '.join(known)}."
 
 
 def _show(error: Exception, script: str | os.PathLike[str]) -> int:
