@@ -46,7 +46,7 @@ reference: .reference/tests-made ## the environment in which the real TFF runs: 
 
 fedjax: .fedjax/made ## the environment in which FedJAX runs, for benchmarks/: .fedjax
 
-tensorflow: .tensorflow/made ## fedbridge's packages with TensorFlow, for benchmarks/: .tensorflow
+tensorflow: .tensorflow/made ## fedbridge's packages with TensorFlow, for the corpus and benchmarks/: .tensorflow
 
 keras: .keras/made ## fedbridge's packages with Keras alone, for benchmarks/: .keras
 
@@ -64,7 +64,7 @@ test-core: env ## tests/ and the examples in docstrings
 test-newer: .venv-newer/made ## tests/ on the newest Python that is here
 	.venv-newer/bin/python -m pytest --jaxtyping-packages= -n 2 --dist loadfile --junitxml=build/tests/newer.xml
 
-test-compat: env reference ## compat_tests/: against the real TFF
+test-compat: env reference tensorflow ## compat_tests/: against the real TFF
 	.venv/bin/python scripts/compat.py --junitxml=$(CURDIR)/build/tests/compat.xml
 
 lint: env ## ruff: rules and format

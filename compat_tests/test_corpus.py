@@ -1,5 +1,7 @@
 """Unmodified scripts under `fedbridge run` print what they print under the real TFF.
 
+In the reference environment, and in one as `fedbridge[tensorflow]` makes it (`make tensorflow`),
+where TensorFlow is the newest and Keras is tf-keras.
 And `fedbridge check` says of them what `verdicts.json` holds: a check runs TFF twice, so each run
 of the tests checks two scripts, drawn anew. FEDBRIDGE_CORPUS_SEED repeats a choice.
 """
@@ -28,10 +30,20 @@ CHOSEN = [
 ]
 
 
-@pytest.fixture(scope="module")
-def printed():
+def tensorflow_python():
+    """The interpreter of the environment with the newest TensorFlow."""
+    folder = os.environ.get("FEDBRIDGE_TENSORFLOW") or Path(__file__).parents[1] / ".tensorflow"
+    python = Path(folder, "bin", "python").absolute()
+    if not python.exists():
+        pytest.skip("there is no .tensorflow: make tensorflow")
+    return python
+
+
+@pytest.fixture(scope="module", params=["reference", "tensorflow"])
+def printed(request):
     """What each script printed, and what was said at the end."""
-    code, texts, said = run(*ALL)
+    python = None if request.param == "reference" else tensorflow_python()
+    code, texts, said = run(*ALL, python=python)
     return dict(zip(ALL, texts, strict=True)), f"exit code {code}: {said}"
 
 

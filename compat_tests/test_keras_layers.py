@@ -73,7 +73,7 @@ def masking(layers):
 def grus(layers):
     return [
         layers.Embedding(11, 4, mask_zero=True, input_length=STEPS),
-        layers.GRU(5, return_sequences=True, bias_regularizer="l2"),
+        layers.GRU(5, "hard_sigmoid", "hard_sigmoid", return_sequences=True, bias_regularizer="l2"),
         layers.GRU(4, reset_after=False, return_sequences=True, go_backwards=True),
         layers.GRU(4, activation="softplus", use_bias=False, implementation=1),
     ], words

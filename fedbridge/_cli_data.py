@@ -106,7 +106,10 @@ def data_generate(
     "[bold]fb.from_converted('data/train')[/bold].",
 )
 def data_convert(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A TFF SQLite file, also packed.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A TFF SQLite file, also packed; or an old HDF5 file."),
+    ],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="The new folder.")],
     split: Annotated[str | None, typer.Option("--split", help="Which of its splits.")] = None,
     preprocess: Annotated[

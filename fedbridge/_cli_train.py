@@ -27,6 +27,7 @@ TRAIN_EXAMPLES = (
     "fetch` has fetched; else a small stand-in. The network is not asked."
 )
 _CHECKPOINT, _CONFIG, _WEIGHTS = "checkpoint.state", "config.json", "weights.npz"
+_EVALUATION = "evaluation.json"
 
 
 class Task(enum.StrEnum):
@@ -110,7 +111,8 @@ def train(
 ) -> None:
     """Train a baseline task as Reddi et al. (2021) did, with FedAdam.
 
-    DIR gets the metrics of every round, curves, the state and, at the end, the weights.
+    DIR gets the metrics of every round, curves, the state and, at the end, the weights and their
+    evaluation.
     """
     from fedbridge import distributed, experiment as loop
     from fedbridge.bridge.files import json_text, replace_text
@@ -194,6 +196,7 @@ def train(
     weights = process.get_model_weights(result.state)
     weights_to_npz(weights, folder / _WEIGHTS)
     final = {name: float(value) for name, value in evaluate(weights).items()}
+    save_json(str(folder / _EVALUATION), {"round": max(total, done), **final})
     say(console, "after the last round: " + _shown(final))
     say(console, f"{folder}: " + ", ".join(_files(folder)))
     summary = {**config, "rounds": max(total, done), "evaluation": final, "folder": str(folder)}

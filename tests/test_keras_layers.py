@@ -500,7 +500,7 @@ INNER = {"class_name": "Sequential", "config": {}}
         (("GRU", {**RUN, "time_major": True}), "stateful and time_major"),
         (("LSTM", {**RUN, "dropout": 1.0}), "dropout=1.0 is not supported; .* 0 <= dropout < 1"),
         (("LSTM", {**RUN, "projection": 3}), "projection=3.*supported arguments: activation"),
-        (("LSTM", {**RUN, "recurrent_activation": "hard_sigmoid"}), "activation 'hard_sigmoid'"),
+        (("LSTM", {**RUN, "recurrent_activation": "sparsemax"}), "activation 'sparsemax'"),
         (
             ("LSTM", {**RUN, "activity_regularizer": {"class_name": "L2"}}),
             "activity_regularizer=L2",

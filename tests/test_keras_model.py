@@ -426,7 +426,7 @@ def build(*specs, loss=MSE, metrics=(), weights=None):
         (layer_spec("ConvLSTM2D"), r'layer "it" .*ConvLSTM2D.*supported: Activation, Add'),
         (dense() | {"module": "my.code"}, r'layer "dense" .*custom class Dense'),
         (dense() | {"registered_name": "mine>Dense"}, "custom class Dense"),
-        (dense(activation="hard_sigmoid"), r'"dense" \(Dense\).*hard_sigmoid.*supported: elu'),
+        (dense(activation="sparsemax"), r'"dense" \(Dense\).*sparsemax.*supported: elu'),
         (dense(activation={"class_name": "function", "config": "f"}), "activation 'f'"),
         (dense(kernel_regularizer=layer_spec("OrthogonalRegularizer")), "OrthogonalReg.*L1, L1L2"),
         (dense(activity_regularizer={"class_name": "L2", "config": {}}), "activity_regularizer=L2"),

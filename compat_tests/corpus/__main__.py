@@ -3,20 +3,23 @@
     python -m compat_tests.corpus                            # ours, in compat_tests/corpus/scripts
     python -m compat_tests.corpus --check --json FILE FOLDER # yours
     python -m compat_tests.corpus --check SCRIPT ...         # some of them
+    python -m compat_tests.corpus --python .tensorflow/bin/python  # in another environment
     python -m compat_tests.corpus --record [SCRIPT ...]      # writes anew what TFF prints
     python -m compat_tests.corpus --check --verdicts         # writes verdicts.json anew
 
-TensorFlow, and TFF for `--check` and `--record`, come from the reference environment.
+TensorFlow comes from the reference environment, or from that of `--python`; TFF for `--check` and
+`--record` from the reference environment.
 """
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from fedbridge.bridge import reference
+from fedbridge.bridge import child, reference
 from fedbridge.bridge.check import check
 from fedbridge.jax_core import FedbridgeError
 
@@ -26,14 +29,26 @@ VERDICTS = Path(__file__).with_name("verdicts.json")
 ROOT = Path(__file__).parents[2]
 
 
-def run(*scripts: Path, under_tff: bool = False) -> tuple[int, list[str], str]:
-    """Runs scripts on JAX, or one under the real TFF: exit code, what each printed, last words."""
+def run(
+    *scripts: Path, under_tff: bool = False, python: Path | None = None
+) -> tuple[int, list[str], str]:
+    """Runs scripts on JAX, or one under the real TFF: exit code, what each printed, last words.
+
+    Args:
+        scripts: One after the other, in one process.
+        under_tff: Under the real TFF.
+        python: The interpreter of an environment with TensorFlow; None: the reference environment.
+    """
     with tempfile.TemporaryDirectory(prefix="fedbridge-") as scratch:
         log = Path(scratch, "log")
         module = "compat_tests.corpus.under_tff" if under_tff else "compat_tests.corpus.on_jax"
         env = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
         paths = [str(script.resolve()) for script in scripts]
-        code = reference.run_child(module, [scratch, *paths], log=log, env=env, cwd=ROOT)
+        if python is None:
+            code = reference.run_child(module, [scratch, *paths], log=log, env=env, cwd=ROOT)
+        else:
+            command = [python, "-m", module, scratch, *paths]
+            code = child.run(command, log=log, env={**os.environ, **env}, cwd=ROOT)
         said = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         files = [Path(scratch, script.name).with_suffix(".txt") for script in scripts]
         texts = [file.read_text() if file.exists() else "" for file in files]
@@ -79,6 +94,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="also under the real TFF")
     parser.add_argument("--record", action="store_true", help="write what TFF prints beside them")
     parser.add_argument("--verdicts", action="store_true", help="write them to verdicts.json")
+    parser.add_argument("--python", type=Path, metavar="FILE", help="of another environment")
     options = parser.parse_args()
     scripts = [
         script
@@ -93,7 +109,7 @@ def main() -> int:
                 sys.exit(f"{script.name} failed under TFF: {said}")
             script.with_suffix(".tff.txt").write_text(texts[0])
         start = time.perf_counter()
-        code, _, said = run(script)
+        code, _, said = run(script, python=options.python)
         seconds = round(time.perf_counter() - start, 1)
         verdict = reason = None
         if options.check:

@@ -111,8 +111,9 @@ def check_bool(name: str, value: object) -> None:
 
 
 def check_path(name: str, value: object) -> None:
-    """Refuses what names no file or folder, such as None."""
-    check_argument(isinstance(value, str | os.PathLike), name, value, "a text or a pathlib.Path")
+    """Refuses what names no file or folder, such as None or an empty text."""
+    path = isinstance(value, str | os.PathLike) and value != ""
+    check_argument(path, name, value, "a text or a pathlib.Path")
 
 
 def check_whole(name: str, value: object, least: int = 1) -> None:

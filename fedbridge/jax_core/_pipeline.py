@@ -446,6 +446,7 @@ def _integer(method: str, argument: str, value: Any, least: int | None = None) -
     allowed = "an integer" if least is None else f"an integer of at least {least}"
     where = method if method == "Batches" else f"Pipeline.{method}"
     # An int is one, too; the test of a protocol takes ten times as long.
-    if isinstance(value, int | SupportsIndex) and (least is None or operator.index(value) >= least):
+    whole = isinstance(value, int | SupportsIndex) and not isinstance(value, bool)
+    if whole and (least is None or operator.index(value) >= least):
         return operator.index(value)
     raise ClientDataError(f"{where}: {argument}={value!r} is not {allowed}.")

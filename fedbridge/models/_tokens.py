@@ -4,6 +4,7 @@ A token 0 pads. Where one is to be predicted counts for nothing in the metrics, 
 its `SequenceLoss` says.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,7 +24,9 @@ from fedbridge.jax_core import (
     Metric,
     Model,
     ModelWeights,
+    check_argument,
     check_labels,
+    is_real,
     lstm,
     metrics,
 )
@@ -64,7 +67,12 @@ def mean_over_sentences(expected_length: float) -> SequenceLoss:
     """The mean over sentences of the sum over their tokens, over an expected length: FedJAX's.
 
     FedJAX has an expected length of 13.3 for Stack Overflow and of 80 for Shakespeare.
+
+    Raises:
+        ArgumentError: A length that is no number above 0.
     """
+    right = is_real(expected_length) and 0 < float(expected_length) < math.inf
+    check_argument(right, "expected_length", expected_length, "a number above 0")
 
     def loss(losses: Losses, tokens: Tokens) -> tuple[Rows, Rows]:
         sums, _ = mean_over_tokens(losses, tokens)

@@ -3,7 +3,7 @@
 Reference: TFF's simulation/baselines/emnist/emnist_preprocessing.py.
 """
 
-from fedbridge.jax_core import Batch, FederatedArrays
+from fedbridge.jax_core import Batch, ClientDataError, FederatedArrays
 from fedbridge.preprocessing._features import require
 
 
@@ -14,9 +14,10 @@ def emnist_character_recognition(data: FederatedArrays) -> FederatedArrays:
         data: With the features "pixels" and "label".
 
     Raises:
-        ClientDataError: One of them is missing.
+        ClientDataError: One of them is missing, or images or labels have another shape.
     """
     require(data, "emnist_character_recognition", pixels="numbers", label="numbers")
+    _require_shapes(data, "emnist_character_recognition", pixels=(28, 28), label=())
     return data.map_batches(_characters)
 
 
@@ -27,9 +28,10 @@ def emnist_autoencoder(data: FederatedArrays) -> FederatedArrays:
         data: With the feature "pixels".
 
     Raises:
-        ClientDataError: It is missing.
+        ClientDataError: It is missing, or the images have another shape.
     """
     require(data, "emnist_autoencoder", pixels="numbers")
+    _require_shapes(data, "emnist_autoencoder", pixels=(28, 28))
     return data.map_batches(_ink)
 
 
@@ -41,3 +43,13 @@ def _ink(batch: Batch) -> Batch:
     pixels = batch["pixels"]
     ink = 1 - pixels.reshape(len(pixels), -1)
     return {"x": ink, "y": ink}
+
+
+def _require_shapes(data: FederatedArrays, where: str, **shapes: tuple[int, ...]) -> None:
+    for name, shape in shapes.items():
+        found = tuple(data.features[name].shape[1:])
+        if found != shape:
+            raise ClientDataError(
+                f"{where}: feature {name!r} has the shape {list(found)} and not {list(shape)}; "
+                "give it TFF's EMNIST, or write a preprocessing of your own with data.map_batches."
+            )

@@ -39,7 +39,7 @@ class Vocabulary(dict[bytes, int]):
             again = next(word for i, word in enumerate(keys) if self[word] != i)
             raise ArgumentError(f"word {again!r} is in the vocabulary twice; it must be once.")
         buckets = isinstance(num_oov_buckets, int) and num_oov_buckets > 0
-        check_argument(buckets, "num_oov_buckets", num_oov_buckets, "a positive integer")
+        check_argument(buckets, "num_out_of_vocab_buckets", num_oov_buckets, "a positive integer")
         self.num_oov_buckets = num_oov_buckets
 
     def __missing__(self, word: bytes) -> int:

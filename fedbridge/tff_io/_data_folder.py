@@ -125,7 +125,7 @@ def find_file(dataset: str, name: str, folder: str | os.PathLike[str] | None = N
     Raises:
         ClientDataError: FEDBRIDGE_DATA does not hold the file; or as `fetch`.
     """
-    check_path("cache_dir", "" if folder is None else folder)
+    check_path("cache_dir", "." if folder is None else folder)
     if folder is None:
         if os.environ.get("FEDBRIDGE_DATA"):
             given = _given(Path(os.environ["FEDBRIDGE_DATA"]).expanduser(), name).folder

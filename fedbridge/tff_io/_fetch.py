@@ -103,8 +103,8 @@ def fetch(
             "inaturalist" are fetched as they are served (of gldv2, the lists of images only).
         folder: Where the files go; None: `files` in the cache folder.
         only: The unpacked name of one of the files, where the others are not wanted.
-        mirror: A folder, or an address, with files of the same names; None: the environment's
-            FEDBRIDGE_MIRROR, or else the public addresses.
+        mirror: A folder, or an address, with files of the same names (in a folder also unpacked);
+            None: the environment's FEDBRIDGE_MIRROR, or else the public addresses.
         progress: Called as bytes arrive.
 
     Returns:
@@ -119,8 +119,8 @@ def fetch(
             f"data set {dataset!r}: there are no addresses of it here; ask for one of "
             f"{', '.join(REMOTE_FILES)}."
         )
-    check_path("folder", "" if folder is None else folder)
-    check_path("mirror", "" if mirror is None else mirror)
+    check_path("folder", "." if folder is None else folder)
+    check_path("mirror", "." if mirror is None else mirror)
     into = fetched_folder() if folder is None else Path(folder).expanduser()
     place = os.fspath(mirror or os.environ.get("FEDBRIDGE_MIRROR", ""))
     with kept_in(into):
@@ -145,10 +145,14 @@ def _fetch(remote: Remote, folder: Path, mirror: str, progress: Progress) -> Pat
         return target
     checksum = remote.checksum or _recorded(folder).get(name)
     local = bool(mirror) and "://" not in mirror
+    url = f"{mirror.rstrip('/')}/{name}" if mirror else remote.url
     packed = (Path(mirror).expanduser() if local else folder) / name
+    unpacked = packed.with_name(target.name)
+    if local and not packed.is_file() and unpacked.is_file():  # a mirror may have it unpacked
+        write_whole(target, lambda aside: shutil.copyfile(unpacked, aside))
+        return target
     download = not local and not packed.is_file()
     if download:
-        url = f"{mirror.rstrip('/')}/{name}" if mirror else remote.url
         checksum = _download(url, packed, checksum, progress)
     elif packed.is_file():
         checksum = _compared(packed, packed, checksum)
@@ -159,6 +163,13 @@ def _fetch(remote: Remote, folder: Path, mirror: str, progress: Progress) -> Pat
         )
     try:
         _unpack(packed, target)
+    except ClientDataError as error:
+        if not download:
+            raise
+        raise ClientDataError(
+            f"{url}: what came from there cannot be unpacked ({packed.name} is truncated, damaged, "
+            "or a page in its place); look at the address, or name a mirror that has the file."
+        ) from error
     finally:
         if download and packed != target:
             packed.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ They differ from `jax.nn` at the kinks and in the last bits: JAX halves the grad
 or maximum ties, TensorFlow gives all of it to one side; TensorFlow computes elu as `exp(x) - 1`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -77,6 +77,24 @@ def gelu(x: Float[Array, "..."]) -> Float[Array, "..."]:
     return 0.5 * x * (1.0 + jax.lax.erf(x / 1.4142135623730951))
 
 
+def of_keras_3(config: Any) -> Any:
+    """A config of Keras 3, where `hard_sigmoid` is another function than in Keras 2.
+
+    Example:
+        >>> of_keras_3({"layers": [{"activation": "hard_sigmoid", "name": "hard_sigmoid"}]})
+        {'layers': [{'activation': 'hard_sigmoid of Keras 3', 'name': 'hard_sigmoid'}]}
+    """
+    if isinstance(config, list):
+        return [of_keras_3(one) for one in config]
+    if not isinstance(config, Mapping):
+        return config
+    names = "activation", "recurrent_activation"
+    renamed = {
+        name: "hard_sigmoid of Keras 3" for name in names if config.get(name) == "hard_sigmoid"
+    }
+    return {name: renamed.get(name, of_keras_3(value)) for name, value in config.items()}
+
+
 def _relu_layer(
     max_value: float | None = None, negative_slope: float = 0.0, threshold: float = 0.0
 ) -> Activation:
@@ -103,11 +121,12 @@ def _softmax_layer(axis: int | list[int] = -1) -> Activation:
     return lambda x: jax.nn.softmax(x, axis=axis if isinstance(axis, int) else tuple(axis))
 
 
-# hard_sigmoid is missing on purpose: Keras 2 and Keras 3 mean different functions by it.
 ACTIVATIONS: dict[str, Activation] = {
     "elu": elu,
     "exponential": jnp.exp,
     "gelu": gelu,
+    "hard_sigmoid": lambda x: clip(0.2 * x + 0.5, 0.0, 1.0),
+    "hard_sigmoid of Keras 3": lambda x: relu6(x + 3.0) / 6.0,
     "leaky_relu": leaky_relu,
     "linear": lambda x: x,
     "mish": lambda x: x * jnp.tanh(jax.nn.softplus(x)),

@@ -79,7 +79,10 @@ def _conv2d_transpose(
     channels_last(data_format)
     _one_group(groups)
     if output_padding is not None or sizes(dilation_rate, 2) != (1, 1):
-        raise ModelError("output_padding and dilation_rate are not supported with transposition")
+        raise ModelError(
+            "output_padding and dilation_rate are not supported with transposition; leave them out,"
+            " or write UpSampling2D and Conv2D"
+        )
     pad = padding_name(padding)
 
     def spread(x: Images, kernel: Float[Array, "_ _ _ _"]) -> Images:

@@ -23,6 +23,7 @@ from fedbridge.jax_core import (
     ModelWeights,
     check_labels,
 )
+from fedbridge.tff_io._keras_activations import of_keras_3
 from fedbridge.tff_io._keras_constraints import (
     Constraints,
     constraints_of,
@@ -76,6 +77,8 @@ def from_keras(
             f"the model {type(keras_model).__name__} cannot be read ({_first_line(error)}); pass a"
             " Sequential or functional Keras model whose input shape is known"
         ) from error
+    if not str(written.get("keras_version", "3")).startswith("2"):  # Keras 3 writes no version
+        written = of_keras_3(written)
     if '"BatchNormalization"' in json.dumps(written):
         warnings.warn(
             "the model has BatchNormalization, whose moving statistics are never updated in"
@@ -110,7 +113,7 @@ def from_keras_config(
     Args:
         class_name: `"Sequential"` or `"Functional"`, as in `keras_model.to_json()`.
         config: What `keras_model.get_config()` gives in Keras 2.14 or Keras 3; constraints in it do
-            nothing, as in TFF.
+            nothing, as in TFF. `hard_sigmoid` is that of Keras 2.
         loss: `{"class_name": ..., "config": ...}` of the loss, or a list with one for each output.
         metrics: The same of each metric.
         weights: In the order of `keras_model.trainable_variables` and `non_trainable_variables`.

@@ -166,12 +166,12 @@ def _array(rows: list[Any], whole: bool, where: str) -> np.ndarray:
     try:
         found = np.asarray(rows)
         if found.size and found.dtype.kind not in "biuf":
-            raise ValueError("it holds other things than numbers")
+            raise ValueError
         array = np.asarray(rows, np.int64 if whole else np.float32)
     except (ValueError, TypeError, OverflowError) as error:
         raise ClientDataError(
-            f"{where}: its rows are no numbers of one shape ({error}); rows of various lengths, "
-            "or of numbers and text, cannot be read."
+            f"{where}: its rows are no numbers of one shape and at most 64 bits; rows of various "
+            "lengths, or of numbers and text, cannot be read."
         ) from error
     return array
 

@@ -1,7 +1,8 @@
 """`build_personalization_eval_computation`: strategies are functions of the script, in TensorFlow.
 
-They run there, client after client, on a model made anew for each, as in TFF's
-learning/algorithms/personalization_eval.py.
+They run there, client after client, as in TFF's learning/algorithms/personalization_eval.py: a
+client's strategies have one model, whose weights are the server's before each. What its metrics
+have seen stays in it, unless a strategy resets them.
 """
 
 import random
@@ -60,8 +61,11 @@ def build_personalization_eval_computation(
             return made
 
         found = OrderedDict({base: baseline_evaluate_fn(model(), test)})
-        for name, build in personalize_fn_dict.items():
-            found[name] = build()(model(), train, test)
+        strategies = {name: build() for name, build in personalize_fn_dict.items()}
+        personal = model()
+        for name, strategy in strategies.items():
+            weights.assign_weights_to(personal)
+            found[name] = strategy(personal, train, test)
         return found
 
     def evaluate(
