@@ -109,6 +109,7 @@ class KerasModel(VariableModel):
         loss_weights: Any,
         metrics: Sequence[Any],
     ):
+        _check_built(keras_model)
         self._keras_model, self._loss, self._loss_weights = keras_model, loss, loss_weights
         self.input_spec = input_spec
         # As in TFF, functions make their metrics now.
@@ -136,6 +137,11 @@ class KerasModel(VariableModel):
                 )
             except fc.ModelError as unknown:
                 if not self._is_tensorflow_code():
+                    if _is_recurrent(self._keras_model):
+                        raise fc.ModelError(
+                            f"{unknown} (a model with recurrent layers is not run as TensorFlow "
+                            "code, where there is more)"
+                        ) from unknown
                     raise
                 reason = str(unknown).partition(";")[0]
                 note(f"the Keras model is taken as TensorFlow code: {reason}")
@@ -192,7 +198,13 @@ class KerasModel(VariableModel):
         predictions = self.predict_on_batch(x, training)
         for metric in self.get_metrics():
             metric.update_state(y, predictions)
-        loss = tf.add_n([self._loss_of(y, predictions), *self._keras_model.losses])
+        loss = self._loss_of(y, predictions)
+        if loss.shape.rank:
+            raise fc.ModelError(
+                f"the loss gives {loss.shape} values where TFF takes one; give a loss object of "
+                "Keras, e.g. tf.keras.losses.MeanSquaredError(), or a function that takes the mean"
+            )
+        loss = tf.add_n([loss, *self._keras_model.losses])
         return BatchOutput(loss, predictions, tf.shape(tf.nest.flatten(x)[0])[0])
 
     def _loss_of(self, y: Any, predictions: Any) -> Any:
@@ -227,6 +239,23 @@ class KerasModel(VariableModel):
         """The metrics start anew."""
         for variable in self.local_variables:
             variable.assign(variable * 0)
+
+
+def _check_built(keras_model: Any) -> None:
+    """Looks whether a model has its weights; of a Sequential one Keras 2 tells itself.
+
+    Raises:
+        ModelError: It has none, in Keras 3, which makes them later, where TFF would not see them.
+    """
+    if list(keras_model.weights) or not getattr(keras_model, "layers", ()):
+        return
+    modules = [base.__module__ for base in type(keras_model).__mro__]
+    if "keras.src.ops.operation" in modules:
+        raise fc.ModelError(
+            f"the model {keras_model.name!r} has no weights yet; give it an input shape, e.g. "
+            "keras.Input as its first layer, or use Keras 2: install tf-keras"
+        )
+    note("the model has no weights yet, so that nothing is trained, as in TFF")
 
 
 def _is_recurrent(layer: Any) -> bool:
