@@ -109,6 +109,7 @@ from fedbridge.jax_core._model import (
     check_model as check_model,
     check_weights_and_forward as check_weights_and_forward,
 )
+from fedbridge.jax_core._on_host import HostAggregator as HostAggregator
 from fedbridge.jax_core._philox import stateless_normal as stateless_normal
 from fedbridge.jax_core._pipeline import (
     Batches as Batches,

@@ -27,13 +27,18 @@ _TAKE = {
 }
 
 
+_TAKE_ON_HOST = {"initialize": "(template)", "next": "(state, template, values, weights)"}
+
+
 def check_parts(client_work: Any, aggregator: Any, finalizer: Any) -> None:
     """Refuses parts that are none, and those whose functions take something else.
 
     Raises:
         ArgumentError: One does.
     """
-    check_aggregator("aggregator", aggregator)
+    on_host = hasattr(aggregator, "next")  # a HostAggregator
+    if not on_host:
+        check_aggregator("aggregator", aggregator)
     for name, value, kind in (
         ("client_work", client_work, ClientWork),
         ("finalizer", finalizer, Finalizer),
@@ -43,6 +48,8 @@ def check_parts(client_work: Any, aggregator: Any, finalizer: Any) -> None:
         "client_work": client_work, "aggregator": aggregator, "finalizer": finalizer
     }  # fmt: skip
     for name, functions in _TAKE.items():
+        if name == "aggregator" and on_host:
+            functions = _TAKE_ON_HOST
         for function, takes in functions.items():
             check_function(f"{name}.{function}", getattr(parts[name], function), takes)
 

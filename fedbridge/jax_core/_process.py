@@ -6,13 +6,13 @@ fields of the state, the same tree of metrics.
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree
 
-from fedbridge.jax_core._aggregators import Aggregator
+from fedbridge.jax_core._aggregators import Aggregator, MeasuredProcessOutput
 from fedbridge.jax_core._border import (
     check_same_kinds,
     check_same_shapes,
@@ -28,6 +28,7 @@ from fedbridge.jax_core._errors import ArgumentError, check_argument
 from fedbridge.jax_core._finalizer import Finalizer
 from fedbridge.jax_core._fused import fused, stack
 from fedbridge.jax_core._model import ModelWeights
+from fedbridge.jax_core._on_host import HostAggregator, host_round
 from fedbridge.jax_core._states import check_is_state, check_state, form_of_states
 from fedbridge.jax_core._steps import Client
 from fedbridge.jax_core._trees import (
@@ -126,7 +127,7 @@ def check_start(model: Any) -> None:
 def compose_learning_process(
     model: Start,
     client_work: ClientWork,
-    aggregator: Aggregator,
+    aggregator: Aggregator | HostAggregator,
     finalizer: Finalizer,
     execution: Execution = default_execution,
     *,
@@ -188,6 +189,8 @@ def compose_learning_process(
     for part, value, kind in (("execution", execution, Execution), ("name", name, str)):
         check_argument(isinstance(value, kind), part, value, f"of the type {kind.__name__}")
 
+    on_host, summing = isinstance(aggregator, HostAggregator), cast(Aggregator, aggregator)
+
     def initialize() -> LearningAlgorithmState:
         # Copies, where `jax.device_put` may leave a NumPy array where it lies.
         weights = jax.tree.map(jnp.asarray, model.initial_weights)
@@ -207,7 +210,7 @@ def compose_learning_process(
             result, output = of_client(
                 client_work.client(server.client_work, server.global_model_weights, own)
             )
-            contribution = aggregator.client(
+            contribution = summing.client(
                 server.aggregator, result.update, result.update_weight, contribution_key
             )
             return ClientOutput((contribution, output.summed), output.kept)
@@ -216,16 +219,22 @@ def compose_learning_process(
         (contributions, summed), kept = over_clients(client_fn, state, cohort, execution)
         update = measured(
             "aggregator.server(state, summed, key)",
-            aggregator.server(state.aggregator, contributions, aggregator_key),
+            summing.server(state.aggregator, contributions, aggregator_key),
         )
+        own_round = Round(cohort.num_clients, work_key)
+        return server(state, update, ClientOutput(summed, kept), own_round)
+
+    def server(
+        state: LearningAlgorithmState,
+        update: MeasuredProcessOutput,
+        sums: ClientOutput,
+        round: Round,
+    ) -> tuple[Any, Any, Bool[Array, ""]]:
         final = measured(
             "finalizer.next(state, weights, update)",
             finalizer.next(state.finalizer, state.global_model_weights, update.result),
         )
-        sums, own_round = ClientOutput(summed, kept), Round(cohort.num_clients, work_key)
-        work_state, work_measured = of_server(
-            client_work.server(state.client_work, sums, own_round)
-        )
+        work_state, work_measured = of_server(client_work.server(state.client_work, sums, round))
         new_state = LearningAlgorithmState(final.result, (), work_state, update.state, final.state)
         metrics = OrderedDict(
             distributor=(),
@@ -238,7 +247,10 @@ def compose_learning_process(
         ran_over = tree_all_finite(before) & ~tree_all_finite(final.result)
         return new_state, metrics, ran_over
 
-    compiled = execution.compile(round)
+    if isinstance(aggregator, HostAggregator):
+        compiled = host_round(client_work, aggregator, server, execution)
+    else:
+        compiled = execution.compile(round)
     form = form_of_states(initialize)
     place = placing(model, execution, client_work.check_cohort)
 
@@ -264,7 +276,7 @@ def compose_learning_process(
         # What a schedule gives is checked before every round, on the host.
         schedules = scheduled_in((state.client_work, state.finalizer))
         scheduled = schedules or client_work.check is not nothing_to_check
-        stacked = None if scheduled else stack([place(cohort) for cohort in cohorts])
+        stacked = None if scheduled or on_host else stack([place(cohort) for cohort in cohorts])
         if stacked is None:
             return None
         finalizer.check(state.finalizer)

@@ -46,6 +46,13 @@ def core_model_of(made: Any) -> fc.Model:
     return made.core_model()
 
 
+def aggregator(given: Any, default: Callable[[], fc.Aggregator]) -> Any:
+    """How the clients' updates become one: as given, or the default."""
+    from fedbridge.tff._aggregation import as_core  # computations, of which few scripts have any
+
+    return default() if given is None else as_core(given)
+
+
 def made_by(model_fn: Any) -> Any:
     """What `model_fn` makes, or the model that is given in its place.
 

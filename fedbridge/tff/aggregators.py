@@ -6,8 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from fedbridge import jax_core as fc
+from fedbridge.tff._aggregation import (
+    UnweightedAggregationFactory as UnweightedAggregationFactory,
+    WeightedAggregationFactory as WeightedAggregationFactory,
+    process_of,
+)
 from fedbridge.tff._errors import missing
 from fedbridge.tff._measurements import on_server
+from fedbridge.tff.templates import AggregationProcess
 
 _nan = fc.aggregators.nan_as_tff
 
@@ -17,9 +23,13 @@ class AggregationFactory(fc.Aggregator):
 
     __slots__ = ()
 
-    def create(self, value_type: Any, weight_type: Any = None) -> "AggregationFactory":
-        """The process of it; an aggregator of the core serves for all types."""
-        return self
+    def create(self, value_type: Any, weight_type: Any = None) -> AggregationProcess:
+        """The process of it for values of a type, in computations."""
+        return process_of(self, value_type, weight_type)
+
+
+UnweightedAggregationFactory.register(AggregationFactory)
+WeightedAggregationFactory.register(AggregationFactory)
 
 
 def factory(make: Callable[..., fc.Aggregator]) -> Callable[..., AggregationFactory]:
@@ -119,11 +129,6 @@ _QUERY = "a query of tensorflow_privacy does not run on JAX; write "
 _missing = missing(
     "tff.aggregators",
     {
-        **dict.fromkeys(
-            ("UnweightedAggregationFactory", "WeightedAggregationFactory"),
-            "aggregators of your own are fedbridge.aggregators.Aggregator, a client's half and a "
-            "server's around a sum",
-        ),
         **dict.fromkeys(
             ("SecureSumFactory", "SecureModularSumFactory", "secure_quantized_sum"),
             "nothing is encrypted in one process, and quantizing for it would change the sums; "

@@ -83,7 +83,7 @@ def build_federated_averaging_process(
             server_optimizer_fn,
             client_weighting,
             None,
-            model_update_aggregation_factory or fc.weighted_mean(),
+            arguments.aggregator(model_update_aggregation_factory, fc.weighted_mean),
             metrics_aggregator or own_metrics,
         )
     )

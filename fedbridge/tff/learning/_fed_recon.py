@@ -60,7 +60,7 @@ def fed_recon(
         client_weight=client_weight(None if callable(client_weighting) else client_weighting),
         metrics_weight=metrics_weight(client_weighting),
         non_finite=fc.keep_non_finite,
-        aggregator=model_aggregator or fc.weighted_mean(),
+        aggregator=arguments.aggregator(model_aggregator, fc.weighted_mean),
         metrics_aggregator=arguments.metrics_aggregator(metrics_aggregator),
     )
 

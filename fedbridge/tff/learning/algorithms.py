@@ -43,7 +43,8 @@ def build_weighted_fed_avg(
     return LearningProcess(
         fed_avg(
             model_fn, client_optimizer_fn, server_optimizer_fn, client_weighting,
-            model_distributor, model_aggregator or fc.weighted_mean(), metrics_aggregator,
+            model_distributor, arguments.aggregator(model_aggregator, fc.weighted_mean),
+            metrics_aggregator,
         )
     )  # fmt: skip
 
@@ -62,7 +63,8 @@ def build_unweighted_fed_avg(
     return LearningProcess(
         fed_avg(
             model_fn, client_optimizer_fn, server_optimizer_fn, ClientWeighting.UNIFORM,
-            model_distributor, model_aggregator or fc.unweighted_mean(), metrics_aggregator,
+            model_distributor, arguments.aggregator(model_aggregator, fc.unweighted_mean),
+            metrics_aggregator,
         )
     )  # fmt: skip
 
@@ -107,7 +109,7 @@ def build_weighted_fed_avg_with_optimizer_schedule(
             arguments.schedule(client_learning_rate_fn, "client_learning_rate_fn"),
             arguments.optimizer_of_rate(client_optimizer_fn, "client_optimizer_fn"),
             arguments.optimizer_or(server_optimizer_fn, "server_optimizer_fn", arguments.sgd),
-            aggregator=model_aggregator or fc.weighted_mean(),
+            aggregator=arguments.aggregator(model_aggregator, fc.weighted_mean),
             metrics_aggregator=arguments.metrics_aggregator(metrics_aggregator),
         )
     )
@@ -137,7 +139,7 @@ def build_weighted_fed_prox(
             pull=algorithms.away_from_server,
             client_weight=client_weight(client_weighting),
             non_finite=fc.keep_non_finite,
-            aggregator=model_aggregator or fc.weighted_mean(),
+            aggregator=arguments.aggregator(model_aggregator, fc.weighted_mean),
             metrics_aggregator=arguments.metrics_aggregator(metrics_aggregator),
         )
     )
@@ -157,8 +159,8 @@ def build_unweighted_fed_prox(
     """The same with all clients alike."""
     return build_weighted_fed_prox(
         model_fn, proximal_strength, client_optimizer_fn, server_optimizer_fn,
-        ClientWeighting.UNIFORM, model_distributor, model_aggregator or fc.unweighted_mean(),
-        metrics_aggregator,
+        ClientWeighting.UNIFORM, model_distributor,
+        arguments.aggregator(model_aggregator, fc.unweighted_mean), metrics_aggregator,
     )  # fmt: skip
 
 
@@ -191,7 +193,7 @@ def fed_sgd(
         arguments.model(model_fn),
         arguments.optimizer_or(server_optimizer_fn, "server_optimizer_fn", arguments.slow_sgd),
         non_finite=fc.keep_non_finite,
-        aggregator=model_aggregator or fc.weighted_mean(),
+        aggregator=arguments.aggregator(model_aggregator, fc.weighted_mean),
         metrics_aggregator=arguments.metrics_aggregator(metrics_aggregator),
     )
 
@@ -259,9 +261,9 @@ def _mime_lite(
         arguments.optimizer(base_optimizer, "base_optimizer"),
         arguments.optimizer_or(server_optimizer, "server_optimizer", arguments.sgd),
         client_weight=client_weight(client_weighting),
-        full_gradient_aggregator=full_gradient_aggregator or fc.weighted_mean(),
+        full_gradient_aggregator=arguments.aggregator(full_gradient_aggregator, fc.weighted_mean),
         non_finite=fc.keep_non_finite,
-        aggregator=model_aggregator or fc.weighted_mean(),
+        aggregator=arguments.aggregator(model_aggregator, fc.weighted_mean),
         metrics_aggregator=arguments.metrics_aggregator(metrics_aggregator),
     )
 
@@ -280,8 +282,8 @@ def build_unweighted_mime_lite(
     """The same with all clients alike."""
     return build_weighted_mime_lite(
         model_fn, base_optimizer, server_optimizer, ClientWeighting.UNIFORM, model_distributor,
-        model_aggregator or fc.unweighted_mean(),
-        full_gradient_aggregator or fc.unweighted_mean(), metrics_aggregator,
+        arguments.aggregator(model_aggregator, fc.unweighted_mean),
+        arguments.aggregator(full_gradient_aggregator, fc.unweighted_mean), metrics_aggregator,
     )  # fmt: skip
 
 

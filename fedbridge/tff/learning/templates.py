@@ -134,8 +134,9 @@ def compose_learning_process(
         fc.check_argument(isinstance(part, kind), name, part, f"what {build} gives")
     start = map(like, client_work.model.initial_weights, tuple(initial_model_weights_fn()))
     model = client_work.model._replace(initial_weights=fc.ModelWeights(*start))
+    aggregator = arguments.aggregator(model_update_aggregator, fc.weighted_mean)
     process = fc.compose_learning_process(
-        model, client_work.work, model_update_aggregator, model_finalizer.finalizer
+        model, client_work.work, aggregator, model_finalizer.finalizer
     )
     return LearningProcess(process)
 
