@@ -707,3 +707,44 @@ def test_measurements_beside_those_of_the_aggregator():
     measured = agg.add_measurements(weighted, client_measurement_fn=heavy)
     output = aggregate(measured, measured.initialize(ZEROS), draw(0, 2), [3, 4])
     assert output.measurements["weights"] == 7
+
+
+def weighted_mean_on_host():
+    """The weighted mean, by a function that sees every client's update; it counts its rounds."""
+
+    def next(state, template, values, weights):
+        assert jax.tree.structure(template) == jax.tree.structure(values[0])
+        total = sum(weights)
+        mean = jax.tree.map(
+            lambda *leaves: sum(w * leaf for w, leaf in zip(weights, leaves, strict=True)) / total,
+            *values,
+        )
+        return fb.jax_core.MeasuredProcessOutput(state + 1, mean, {"total": np.float32(total)})
+
+    return fb.jax_core.HostAggregator(lambda template: np.int32(0), next)
+
+
+@pytest.mark.parametrize(
+    "execution", [fb.sequential, fb.vmapped(2), fb.debug], ids=["sequential", "vmapped", "debug"]
+)
+def test_an_aggregator_on_the_host_gives_what_a_compiled_one_gives(execution):
+    data = fb.from_clients(clients([3, 0, 5, 2]))
+    build = lambda aggregator: fb.algorithms.fed_avg(
+        linear_model(), fb.optimizers.sgdm(0.1), aggregator=aggregator, execution=execution
+    )
+    processes = [build(weighted_mean_on_host()), build(fb.aggregators.weighted_mean())]
+    states = [process.initialize() for process in processes]
+    for number in (1, 2):
+        cohort = data.cohort(data.client_ids, fb.Batches(2), round=number)
+        found = [
+            process.next(state, cohort) for process, state in zip(processes, states, strict=True)
+        ]
+        states = [output.state for output in found]
+        on_host, compiled = (output.metrics for output in found)
+        assert on_host["client_work"] == compiled["client_work"]
+        assert on_host["aggregator"] == {"total": 10}
+    assert states[0].aggregator == 2
+    for ours, theirs in zip(
+        *(jax.tree.leaves(s.global_model_weights) for s in states), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=CLOSE, atol=CLOSE)

@@ -607,3 +607,52 @@ def test_a_model_of_the_first_years_is_told_what_to_report():
 
     with pytest.raises(fb.ModelError, match="Old has no metric_finalizers: models report metrics"):
         tff.learning.build_federated_averaging_process(Old)
+
+
+def test_factories_make_processes_for_computations():
+    vectors = [np.float32([1, -2]), np.float32([0.5, 4])]
+    type_ = tff.TensorType(np.float32, [2])
+    mean = tff.aggregators.MeanFactory().create(type_, tff.TensorType(np.float32))
+    state, result, measured = mean.next(mean.initialize(), vectors, [1.0, 3.0])
+    np.testing.assert_allclose(result, [0.625, 2.5])
+    assert list(measured) == ["mean_value", "mean_weight"]
+    sums = tff.aggregators.SumFactory().create(type_)
+    state, result, measured = sums.next(sums.initialize(), [])
+    np.testing.assert_array_equal(result, [0, 0])
+    for base in ("UnweightedAggregationFactory", "WeightedAggregationFactory"):
+        assert isinstance(tff.aggregators.SumFactory(), getattr(tff.aggregators, base))
+
+
+class Mean(tff.aggregators.WeightedAggregationFactory):
+    """A weighted mean in computations, and a counter."""
+
+    def create(self, value_type, weight_type):
+        @tff.federated_computation
+        def initialize():
+            return tff.federated_value(0, tff.SERVER)
+
+        @tff.federated_computation(
+            initialize.type_signature.result,
+            tff.FederatedType(value_type, tff.CLIENTS),
+            tff.FederatedType(weight_type, tff.CLIENTS),
+        )
+        def next_fn(state, value, weight):
+            mean = tff.federated_mean(value, weight)
+            return tff.templates.MeasuredProcessOutput(state, mean, tff.federated_sum(weight))
+
+        return tff.templates.AggregationProcess(initialize, next_fn)
+
+
+def test_a_factory_of_the_scripts_own_aggregates():
+    build = functools.partial(
+        tff.learning.algorithms.build_weighted_fed_avg,
+        model_fn,
+        tff.learning.optimizers.build_sgdm(0.1),
+    )
+    processes = [build(model_aggregator=aggregator) for aggregator in (Mean(), None)]
+    own, usual = (process.next(process.initialize(), CLIENTS) for process in processes)
+    assert own.metrics["aggregator"] == sum(map(sum, SIZES))
+    assert own.metrics["client_work"] == usual.metrics["client_work"]
+    weights = [p.get_model_weights(o.state) for p, o in zip(processes, (own, usual), strict=True)]
+    for ours, theirs in zip(*map(jax.tree.leaves, weights), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-7)

@@ -17,7 +17,7 @@ References:
 import optax
 
 from fedbridge.jax_core import (
-    Aggregator,
+    AnyAggregator,
     ClientWeight,
     Execution,
     LearningProcess,
@@ -39,7 +39,7 @@ def fed_avg(
     client_optimizer: optax.GradientTransformation,
     server_optimizer: optax.GradientTransformation | None = None,
     *,
-    aggregator: Aggregator | None = None,
+    aggregator: AnyAggregator | None = None,
     client_weight: ClientWeight = num_examples,
     metrics_aggregator: MetricsAggregator = sum_then_finalize,
     execution: Execution = default_execution,

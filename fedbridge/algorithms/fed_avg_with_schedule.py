@@ -19,7 +19,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from fedbridge.jax_core import (
-    Aggregator,
+    AnyAggregator,
     Client,
     ClientOutput,
     ClientResult,
@@ -54,7 +54,7 @@ def fed_avg_with_schedule(
     server_optimizer: optax.GradientTransformation | None = None,
     *,
     client_weight: ClientWeight = num_examples,
-    aggregator: Aggregator | None = None,
+    aggregator: AnyAggregator | None = None,
     metrics_aggregator: MetricsAggregator = sum_then_finalize,
     execution: Execution = default_execution,
 ) -> LearningProcess:

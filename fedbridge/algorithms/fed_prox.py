@@ -19,7 +19,7 @@ import optax
 from jaxtyping import PyTree
 
 from fedbridge.jax_core import (
-    Aggregator,
+    AnyAggregator,
     ClientWeight,
     Execution,
     Forward,
@@ -68,7 +68,7 @@ def fed_prox(
     server_optimizer: optax.GradientTransformation | None = None,
     *,
     pull: Pull = toward_server,
-    aggregator: Aggregator | None = None,
+    aggregator: AnyAggregator | None = None,
     client_weight: ClientWeight = num_examples,
     metrics_aggregator: MetricsAggregator = sum_then_finalize,
     non_finite: NonFinite = drop_non_finite,

@@ -23,7 +23,7 @@ import optax
 from jaxtyping import Array, Float, Int, PyTree
 
 from fedbridge.jax_core import (
-    Aggregator,
+    AnyAggregator,
     Client,
     ClientOutput,
     ClientResult,
@@ -80,7 +80,7 @@ def fed_recon(
     dataset_split_fn: DatasetSplitFn | None = None,
     client_weight: ClientWeight = num_examples,
     metrics_weight: Callable[[PyTree], Float[Array, ""]] | None = None,
-    aggregator: Aggregator | None = None,
+    aggregator: AnyAggregator | None = None,
     metrics_aggregator: MetricsAggregator = sum_then_finalize,
     non_finite: NonFinite = drop_non_finite,
     execution: Execution = default_execution,

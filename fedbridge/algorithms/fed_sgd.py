@@ -19,7 +19,7 @@ import optax
 from jaxtyping import Array, Float, PyTree
 
 from fedbridge.jax_core import (
-    Aggregator,
+    AnyAggregator,
     Client,
     ClientOutput,
     ClientResult,
@@ -57,7 +57,7 @@ def fed_sgd(
     model: Model,
     server_optimizer: optax.GradientTransformation | None = None,
     *,
-    aggregator: Aggregator | None = None,
+    aggregator: AnyAggregator | None = None,
     metrics_aggregator: MetricsAggregator = sum_then_finalize,
     non_finite: NonFinite = drop_non_finite,
     execution: Execution = default_execution,

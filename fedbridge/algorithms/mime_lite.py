@@ -24,6 +24,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from fedbridge.jax_core import (
     Aggregator,
+    AnyAggregator,
     Client,
     ClientOutput,
     ClientResult,
@@ -67,7 +68,7 @@ def mime_lite(
     server_optimizer: optax.GradientTransformation | None = None,
     *,
     client_weight: ClientWeight = num_examples,
-    aggregator: Aggregator | None = None,
+    aggregator: AnyAggregator | None = None,
     full_gradient_aggregator: Aggregator | None = None,
     metrics_aggregator: MetricsAggregator = sum_then_finalize,
     non_finite: NonFinite = drop_non_finite,
@@ -117,7 +118,7 @@ def mime_lite_with_schedule(
     server_optimizer: optax.GradientTransformation | None = None,
     *,
     client_weight: ClientWeight = num_examples,
-    aggregator: Aggregator | None = None,
+    aggregator: AnyAggregator | None = None,
     full_gradient_aggregator: Aggregator | None = None,
     metrics_aggregator: MetricsAggregator = sum_then_finalize,
     non_finite: NonFinite = drop_non_finite,

@@ -7,6 +7,8 @@ from fedbridge.jax_core import (
 )
 from fedbridge.jax_core._aggregators import (
     Aggregator as Aggregator,
+    AnyAggregator as AnyAggregator,
+    HostAggregator as HostAggregator,
     MeasuredProcessOutput as MeasuredProcessOutput,
     check_aggregator as check_aggregator,
     sum_ as sum_,
@@ -109,7 +111,6 @@ from fedbridge.jax_core._model import (
     check_model as check_model,
     check_weights_and_forward as check_weights_and_forward,
 )
-from fedbridge.jax_core._on_host import HostAggregator as HostAggregator
 from fedbridge.jax_core._philox import stateless_normal as stateless_normal
 from fedbridge.jax_core._pipeline import (
     Batches as Batches,

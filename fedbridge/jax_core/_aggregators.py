@@ -5,7 +5,7 @@ an inner one, and calls both its halves. At the bottom stands a sum.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -41,6 +41,24 @@ class Aggregator(NamedTuple):
     client: Callable[[PyTree, PyTree, Float[Array, ""], Key[Array, ""]], PyTree]
     server: Callable[[PyTree, PyTree, Key[Array, ""]], MeasuredProcessOutput]
     weighted: bool = True
+
+
+class HostAggregator(NamedTuple):
+    """A reduction over clients that runs on the host, with the values of all clients.
+
+    Attributes:
+        initialize: `template -> state`, for values that look like the template.
+        next: `(state, template, values, weights) -> MeasuredProcessOutput(state, result,
+            measurements)`, with a value and a weight of each client, in the order of the cohort.
+        weighted: As of any aggregator.
+    """
+
+    initialize: Callable[[PyTree], PyTree]
+    next: Callable[[PyTree, PyTree, Sequence[PyTree], Sequence[Any]], MeasuredProcessOutput]
+    weighted: bool = True
+
+
+AnyAggregator = Aggregator | HostAggregator
 
 
 def sum_() -> Aggregator:

@@ -1,37 +1,22 @@
-"""Aggregators that see every client's value, on the host: TFF's factories in a script's own words.
+"""A round whose aggregator sees every client's value, on the host.
 
-A round then is two programs, with the aggregation between them; what the clients give is kept for
+It is two programs, with the aggregation between them; what the clients give is kept for
 each of them, so memory grows with the cohort.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 from jaxtyping import PyTree
 
-from fedbridge.jax_core._aggregators import MeasuredProcessOutput
+from fedbridge.jax_core._aggregators import HostAggregator, MeasuredProcessOutput
 from fedbridge.jax_core._client_work import ClientWork, Round
 from fedbridge.jax_core._clients import ClientOutput, Execution, over_clients
 from fedbridge.jax_core._cohort import Cohort
 from fedbridge.jax_core._composed import of_client
 from fedbridge.jax_core._steps import Client
-
-
-class HostAggregator(NamedTuple):
-    """A reduction over clients that runs on the host, for `compose_learning_process`.
-
-    Attributes:
-        initialize: `template -> state`, for values that look like the template.
-        next: `(state, template, values, weights) -> MeasuredProcessOutput(state, result,
-            measurements)`, with a value and a weight of each client, in the order of the cohort.
-        weighted: As of any aggregator.
-    """
-
-    initialize: Callable[[PyTree], PyTree]
-    next: Callable[[PyTree, PyTree, Sequence[PyTree], Sequence[Any]], MeasuredProcessOutput]
-    weighted: bool = True
 
 
 def host_round(

@@ -12,7 +12,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree
 
-from fedbridge.jax_core._aggregators import Aggregator, MeasuredProcessOutput
+from fedbridge.jax_core._aggregators import (
+    Aggregator,
+    AnyAggregator,
+    HostAggregator,
+    MeasuredProcessOutput,
+)
 from fedbridge.jax_core._border import (
     check_same_kinds,
     check_same_shapes,
@@ -28,7 +33,7 @@ from fedbridge.jax_core._errors import ArgumentError, check_argument
 from fedbridge.jax_core._finalizer import Finalizer
 from fedbridge.jax_core._fused import fused, stack
 from fedbridge.jax_core._model import ModelWeights
-from fedbridge.jax_core._on_host import HostAggregator, host_round
+from fedbridge.jax_core._on_host import host_round
 from fedbridge.jax_core._states import check_is_state, check_state, form_of_states
 from fedbridge.jax_core._steps import Client
 from fedbridge.jax_core._trees import (
@@ -127,7 +132,7 @@ def check_start(model: Any) -> None:
 def compose_learning_process(
     model: Start,
     client_work: ClientWork,
-    aggregator: Aggregator | HostAggregator,
+    aggregator: AnyAggregator,
     finalizer: Finalizer,
     execution: Execution = default_execution,
     *,

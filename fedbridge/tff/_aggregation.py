@@ -146,11 +146,11 @@ def _on_host(create: Any) -> fc.HostAggregator:
         made = process(template)
         parameter: Any = made.next.type_signature.parameter
         weighted = len(parameter) > 2
-        found = made.next(state, values, *([list(weights)] if weighted else []))
+        found = made.next.of((state, values, *([list(weights)] if weighted else [])))
         result = jax.tree.unflatten(jax.tree.structure(template), jax.tree.leaves(found.result))
         return fc.MeasuredProcessOutput(found.state, result, found.measurements)
 
-    return fc.HostAggregator(lambda template: process(template).initialize(), next)
+    return fc.HostAggregator(lambda template: process(template).initialize.of(None), next)
 
 
 def _tensors(type_spec: Any) -> list[TensorType]:

@@ -92,6 +92,11 @@ class Computation:
                     "of a tff.tf_computation; call it in a tff.federated_computation."
                 )
             return self._compiled.inline(argument)
+        return self.of(argument)
+
+    def of(self, argument: Any) -> Any:
+        """The result for an argument, outside of all bodies; no call of the script's."""
+        parameter = self.type_signature.parameter
         clients = number_of_clients(argument, parameter) or 0
         if parameter is not None:
             argument = taken(argument, parameter, clients)

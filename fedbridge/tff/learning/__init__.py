@@ -58,7 +58,7 @@ def build_federated_averaging_process(
     client_weight_fn: None = None,
     *,
     client_weighting: Any = None,
-    model_update_aggregation_factory: fc.Aggregator | None = None,
+    model_update_aggregation_factory: Any = None,
     metrics_aggregator: Any = None,
     use_experimental_simulation_loop: Any = None,
     **retired: Any,

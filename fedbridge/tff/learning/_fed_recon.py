@@ -22,7 +22,7 @@ def build_fed_recon(
     dataset_split_fn: Any = None,
     client_weighting: Any = None,
     model_distributor: Any = None,
-    model_aggregator_factory: fc.Aggregator | None = None,
+    model_aggregator_factory: Any = None,
     metrics_aggregator: Any = None,
 ) -> LearningProcess:
     """Federated Reconstruction of models with local variables."""
@@ -45,7 +45,7 @@ def fed_recon(
     dataset_split_fn: Any,
     client_weighting: Any,
     model_distributor: Any,
-    model_aggregator: fc.Aggregator | None,
+    model_aggregator: Any,
     metrics_aggregator: Any,
 ) -> fc.LearningProcess:
     """The process of the core behind the builder, and behind its older name."""

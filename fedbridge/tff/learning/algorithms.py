@@ -35,7 +35,7 @@ def build_weighted_fed_avg(
     *,
     client_weighting: Any = ClientWeighting.NUM_EXAMPLES,
     model_distributor: Any = None,
-    model_aggregator: fc.Aggregator | None = None,
+    model_aggregator: Any = None,
     metrics_aggregator: Any = None,
     loop_implementation: Any = None,
 ) -> LearningProcess:
@@ -55,7 +55,7 @@ def build_unweighted_fed_avg(
     client_optimizer_fn: Any,
     server_optimizer_fn: Any = None,
     model_distributor: Any = None,
-    model_aggregator: fc.Aggregator | None = None,
+    model_aggregator: Any = None,
     metrics_aggregator: Any = None,
     loop_implementation: Any = None,
 ) -> LearningProcess:
@@ -75,7 +75,7 @@ def fed_avg(
     server_optimizer_fn: Any,
     client_weighting: Any,
     model_distributor: Any,
-    model_aggregator: fc.Aggregator,
+    model_aggregator: Any,
     metrics_aggregator: Any,
 ) -> fc.LearningProcess:
     """The process of the core behind both builders, and behind their older names."""
@@ -97,7 +97,7 @@ def build_weighted_fed_avg_with_optimizer_schedule(
     client_optimizer_fn: Any,
     server_optimizer_fn: Any = None,
     model_distributor: Any = None,
-    model_aggregator: fc.Aggregator | None = None,
+    model_aggregator: Any = None,
     metrics_aggregator: Any = None,
     loop_implementation: Any = None,
 ) -> LearningProcess:
@@ -123,7 +123,7 @@ def build_weighted_fed_prox(
     server_optimizer_fn: Any = None,
     client_weighting: Any = ClientWeighting.NUM_EXAMPLES,
     model_distributor: Any = None,
-    model_aggregator: fc.Aggregator | None = None,
+    model_aggregator: Any = None,
     metrics_aggregator: Any = None,
     loop_implementation: Any = None,
 ) -> LearningProcess:
@@ -152,7 +152,7 @@ def build_unweighted_fed_prox(
     client_optimizer_fn: Any,
     server_optimizer_fn: Any = None,
     model_distributor: Any = None,
-    model_aggregator: fc.Aggregator | None = None,
+    model_aggregator: Any = None,
     metrics_aggregator: Any = None,
     loop_implementation: Any = None,
 ) -> LearningProcess:
@@ -169,7 +169,7 @@ def build_fed_sgd(
     model_fn: Any,
     server_optimizer_fn: Any = None,
     model_distributor: Any = None,
-    model_aggregator: fc.Aggregator | None = None,
+    model_aggregator: Any = None,
     metrics_aggregator: Any = None,
     loop_implementation: Any = None,
 ) -> LearningProcess:
@@ -184,7 +184,7 @@ def fed_sgd(
     model_fn: Any,
     server_optimizer_fn: Any,
     model_distributor: Any,
-    model_aggregator: fc.Aggregator | None,
+    model_aggregator: Any,
     metrics_aggregator: Any,
 ) -> fc.LearningProcess:
     """The process of the core behind the builder, and behind its older name."""
@@ -205,8 +205,8 @@ def build_weighted_mime_lite(
     server_optimizer: Any = None,
     client_weighting: Any = ClientWeighting.NUM_EXAMPLES,
     model_distributor: Any = None,
-    model_aggregator: fc.Aggregator | None = None,
-    full_gradient_aggregator: fc.Aggregator | None = None,
+    model_aggregator: Any = None,
+    full_gradient_aggregator: Any = None,
     metrics_aggregator: Any = None,
     loop_implementation: Any = None,
 ) -> LearningProcess:
@@ -226,8 +226,8 @@ def build_mime_lite_with_optimizer_schedule(
     server_optimizer: Any = None,
     client_weighting: Any = ClientWeighting.NUM_EXAMPLES,
     model_distributor: Any = None,
-    model_aggregator: fc.Aggregator | None = None,
-    full_gradient_aggregator: fc.Aggregator | None = None,
+    model_aggregator: Any = None,
+    full_gradient_aggregator: Any = None,
     metrics_aggregator: Any = None,
     loop_implementation: Any = None,
 ) -> LearningProcess:
@@ -251,8 +251,8 @@ def _mime_lite(
     server_optimizer: Any,
     client_weighting: Any,
     model_distributor: Any,
-    model_aggregator: fc.Aggregator | None,
-    full_gradient_aggregator: fc.Aggregator | None,
+    model_aggregator: Any,
+    full_gradient_aggregator: Any,
     metrics_aggregator: Any,
 ) -> fc.LearningProcess:
     arguments.no_distributor(model_distributor)
@@ -274,8 +274,8 @@ def build_unweighted_mime_lite(
     base_optimizer: Any,
     server_optimizer: Any = None,
     model_distributor: Any = None,
-    model_aggregator: fc.Aggregator | None = None,
-    full_gradient_aggregator: fc.Aggregator | None = None,
+    model_aggregator: Any = None,
+    full_gradient_aggregator: Any = None,
     metrics_aggregator: Any = None,
     loop_implementation: Any = None,
 ) -> LearningProcess:

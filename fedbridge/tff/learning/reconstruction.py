@@ -33,7 +33,7 @@ def build_training_process(
     dataset_split_fn: Any = None,
     client_weighting: Any = None,
     broadcast_process: Any = None,
-    aggregation_factory: fc.Aggregator | None = None,
+    aggregation_factory: Any = None,
     **others: Any,
 ) -> _process.LearningProcess:
     """`tff.learning.algorithms.build_fed_recon`; `next` gives metrics of that time."""
