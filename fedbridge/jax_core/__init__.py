@@ -124,11 +124,8 @@ from fedbridge.jax_core._process import (
     LearningAlgorithmState as LearningAlgorithmState,
     LearningProcess as LearningProcess,
     LearningProcessOutput as LearningProcessOutput,
-    Start as Start,
-    check_weights as check_weights,
     compose_learning_process as compose_learning_process,
     learning_process as learning_process,
-    placing as placing,
 )
 from fedbridge.jax_core._reconstruction import (
     ReconstructionModel as ReconstructionModel,
@@ -136,6 +133,11 @@ from fedbridge.jax_core._reconstruction import (
 )
 from fedbridge.jax_core._sequential import sequential as sequential
 from fedbridge.jax_core._sharded import sharded as sharded
+from fedbridge.jax_core._start import (
+    Start as Start,
+    check_weights as check_weights,
+    placing as placing,
+)
 from fedbridge.jax_core._states import fits_shape as fits_shape
 from fedbridge.jax_core._steps import (
     Client as Client,

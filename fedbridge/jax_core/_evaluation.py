@@ -31,11 +31,9 @@ from fedbridge.jax_core._process import (
     LearningAlgorithmState,
     LearningProcess,
     LearningProcessOutput,
-    Start,
-    check_start,
     learning_process,
-    placing,
 )
+from fedbridge.jax_core._start import Start, check_start, placing
 from fedbridge.jax_core._states import check_state, form_of_states
 from fedbridge.jax_core._steps import Client
 

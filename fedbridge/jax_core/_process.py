@@ -6,7 +6,7 @@ fields of the state, the same tree of metrics.
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,7 @@ from fedbridge.jax_core._finalizer import Finalizer
 from fedbridge.jax_core._fused import fused, stack
 from fedbridge.jax_core._model import ModelWeights
 from fedbridge.jax_core._on_host import host_round
+from fedbridge.jax_core._start import Start, check_start, placing
 from fedbridge.jax_core._states import check_is_state, check_state, form_of_states
 from fedbridge.jax_core._steps import Client
 from fedbridge.jax_core._trees import (
@@ -103,30 +104,6 @@ class LearningProcess(NamedTuple):
     begin: Begin
     place: Callable[[Cohort], Cohort] = lambda cohort: cohort
     name: str = ""
-
-
-@runtime_checkable
-class Start(Protocol):
-    """What a process must know of its model: a `Model`, or something like it.
-
-    Attributes:
-        initial_weights: The weights that the process starts from.
-        masked: Whether it knows masks, see `Model`.
-        check: `cohort -> None`, called before every round; raises where the model cannot use it.
-    """
-
-    @property
-    def initial_weights(self) -> PyTree: ...
-    @property
-    def masked(self) -> bool: ...
-    @property
-    def check(self) -> Any: ...
-
-
-def check_start(model: Any) -> None:
-    """Refuses what is no model, and nothing like it."""
-    is_one = isinstance(model, Start)
-    check_argument(is_one, "model", model, "a model: one of fb.models, called, or fb.from_keras")
 
 
 def compose_learning_process(
@@ -389,25 +366,3 @@ def learning_process(
         place,
         name,
     )
-
-
-def check_weights(model: Start, weights: PyTree) -> None:
-    """Refuses weights of other shapes than the model's."""
-    check_same_shapes(model.initial_weights, weights)
-
-
-def placing(
-    model: Start, execution: Execution, check: Callable[[Cohort], None] = nothing_to_check
-) -> Callable[[Cohort], Cohort]:
-    """What checks a cohort, tells it what an opaque model must know, and places it."""
-
-    def place(cohort: Cohort) -> Cohort:
-        is_one = isinstance(cohort, Cohort)
-        check_argument(is_one, "cohort", cohort, "a cohort: data.cohort(client_ids, batches)")
-        if cohort.placed:
-            return cohort
-        model.check(cohort)
-        check(cohort)
-        return execution.place(cohort if model.masked else cohort.with_exact_sizes())
-
-    return place

@@ -1,0 +1,58 @@
+"""What a process knows of its model, and what becomes of a cohort before its round."""
+
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import PyTree
+
+from fedbridge.jax_core._border import check_same_shapes
+from fedbridge.jax_core._client_work import nothing_to_check
+from fedbridge.jax_core._clients import Execution
+from fedbridge.jax_core._cohort import Cohort
+from fedbridge.jax_core._errors import check_argument
+
+
+@runtime_checkable
+class Start(Protocol):
+    """What a process must know of its model: a `Model`, or something like it.
+
+    Attributes:
+        initial_weights: The weights that the process starts from.
+        masked: Whether it knows masks, see `Model`.
+        check: `cohort -> None`, called before every round; raises where the model cannot use it.
+    """
+
+    @property
+    def initial_weights(self) -> PyTree: ...
+    @property
+    def masked(self) -> bool: ...
+    @property
+    def check(self) -> Any: ...
+
+
+def check_start(model: Any) -> None:
+    """Refuses what is no model, and nothing like it."""
+    is_one = isinstance(model, Start)
+    check_argument(is_one, "model", model, "a model: one of fb.models, called, or fb.from_keras")
+
+
+def check_weights(model: Start, weights: PyTree) -> None:
+    """Refuses weights of other shapes than the model's."""
+    check_same_shapes(model.initial_weights, weights)
+
+
+def placing(
+    model: Start, execution: Execution, check: Callable[[Cohort], None] = nothing_to_check
+) -> Callable[[Cohort], Cohort]:
+    """What checks a cohort, tells it what an opaque model must know, and places it."""
+
+    def place(cohort: Cohort) -> Cohort:
+        is_one = isinstance(cohort, Cohort)
+        check_argument(is_one, "cohort", cohort, "a cohort: data.cohort(client_ids, batches)")
+        if cohort.placed:
+            return cohort
+        model.check(cohort)
+        check(cohort)
+        return execution.place(cohort if model.masked else cohort.with_exact_sizes())
+
+    return place
