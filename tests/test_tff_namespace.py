@@ -229,7 +229,7 @@ def test_a_name_that_is_not_there(name, words):
             lambda: process().next(
                 process().initialize(), [CLIENTS[0], [{"x": np.ones((2, 5)), "y": np.ones(2)}]]
             ),
-            r"rows of the shapes \[4\] and \[5\]",
+            r"rows of the shapes \[4\] and \[5\]; .* one fixed length in `padded_shapes`",
         ),
         (
             lambda: tff.learning.algorithms.build_weighted_fed_avg(
@@ -339,6 +339,26 @@ def test_a_name_that_is_not_there(name, words):
 def test_bad_input_is_one_sentence(call, words):
     with pytest.raises(fb.FedbridgeError, match=words):
         call()
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        lambda data: data.create_tf_dataset_for_client("a"),
+        lambda data: data.create_tf_dataset_from_all_clients(),
+        lambda data: data.preprocess(lambda dataset: dataset),
+        lambda data: data.output_types,
+    ],
+)
+def test_data_sets_say_that_they_need_tensorflow(tmp_path, asked):
+    write_sql(tmp_path / "a.sqlite", {"train": {"a": {"x": np.array([1, 2])}}})
+    datasets = tff.simulation.datasets
+    for data in (
+        datasets.TestClientData({"a": {"x": [1, 2]}}),
+        datasets.SqlClientData(tmp_path / "a.sqlite", "train"),
+    ):
+        with pytest.raises(fb.ScriptError, match="a ClientData run in TensorFlow, which is not"):
+            asked(data)
 
 
 def test_data_sets_are_fetched_as_ever(tmp_path, monkeypatch):
