@@ -48,7 +48,10 @@ class _Module(types.ModuleType):
 
         if self.__name__ == PREFIX and not name.startswith("__"):
             return getattr(fedbridge.tff, name)  # `from tensorflow_federated import python as tff`
-        public = eras.counterpart(_symbol(f"{self.__name__}.{name}"))
+        symbol = _symbol(f"{self.__name__}.{name}")
+        entry = eras.lookup(symbol)
+        # What is gone from TFF may still be here, under the public name that it had.
+        public = eras.counterpart(symbol) or (entry.name if entry else "")
         if name.startswith("__") or not public:
             raise AttributeError(f"{self.__name__} has no {name}")
         return operator.attrgetter(public.removeprefix("tff."))(fedbridge.tff)
