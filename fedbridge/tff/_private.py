@@ -12,7 +12,7 @@ import types
 from typing import Any, NoReturn
 
 from fedbridge.bridge import eras
-from fedbridge.tff._errors import MissingNameError
+from fedbridge.tff._errors import MissingNameError, runs
 
 PREFIX = "tensorflow_federated.python"
 
@@ -50,8 +50,8 @@ class _Module(types.ModuleType):
             return getattr(fedbridge.tff, name)  # `from tensorflow_federated import python as tff`
         symbol = _symbol(f"{self.__name__}.{name}")
         entry = eras.lookup(symbol)
-        # What is gone from TFF may still be here, under the public name that it had.
-        public = eras.counterpart(symbol) or (entry.name if entry else "")
+        # The public name of its time first: its calls differ from those of what replaced it.
+        public = entry.name if entry and runs(entry.name) else eras.counterpart(symbol)
         if name.startswith("__") or not public:
             raise AttributeError(f"{self.__name__} has no {name}")
         return operator.attrgetter(public.removeprefix("tff."))(fedbridge.tff)
