@@ -52,6 +52,20 @@ def test_client_data_has_the_same_clients_elements_and_orders(tff, both):
         assert parts[0] == parts[1]
 
 
+def test_types_and_shapes_as_tff_called_them_at_first(both):
+    import tensorflow as tf
+
+    _, mine = both
+    pairs = mine.preprocess(
+        lambda d: d.batch(2).map(lambda x: collections.OrderedDict(b=x, a=(x,)))
+    )
+    for data in (mine, pairs):
+        dataset = data.create_tf_dataset_for_client("c0")
+        assert data.output_types == tf.compat.v1.data.get_output_types(dataset)
+        shapes = tf.compat.v1.data.get_output_shapes(dataset)
+        assert str(data.output_shapes) == str(shapes)
+
+
 def test_preprocessed_client_data(both):
     twice = lambda dataset: dataset.repeat(2).batch(4).map(lambda x: x + 1)
     theirs, mine = (data.preprocess(twice) for data in both)

@@ -67,6 +67,18 @@ def test_invented_names_get_the_nearest_real_one():
     misspelt = "tff.learning.algorithms.build_weigthed_fed_avg"
     assert eras.nearest(misspelt) == "tff.learning.algorithms.build_weighted_fed_avg"
     assert eras.nearest("tff.zzzz") is None
+    assert eras.nearest("tff.learning.privacy.dp_aggregator") == "tff.learning.dp_aggregator"
+    assert eras.nearest("tff.learning.optimizers.SGD") == "tff.learning.optimizers.build_sgdm"
+    for name in ("mnist.load_data", "fashion_mnist"):
+        meant = eras.nearest(f"tff.simulation.datasets.{name}")
+        assert meant == "tff.simulation.datasets.emnist.load_data"
+
+
+def test_what_invented_names_mean_is_there_and_no_real_name_is_taken_for_one():
+    known = eras.table()
+    assert all(known[meant].last == "HEAD" for meant in eras.INVENTED.values())
+    words = {name.rpartition(".")[2].replace("_", "").lower() for name in known}
+    assert not words & set(eras.INVENTED)
 
 
 def test_packages_are_told_from_names():

@@ -161,7 +161,10 @@ def test_damaged_checksums_are_named(packed, tmp_path, known):
 
 def test_a_damaged_file_leaves_nothing(server, packed, tmp_path):
     server.files["emnist_all.sqlite.lzma"] = packed[: len(packed) // 2]
-    with pytest.raises(ClientDataError, match="emnist_all.*truncated or damaged.*fetch it again"):
+    address = f"{server.url}/emnist_all.sqlite.lzma: what came from there cannot be unpacked"
+    with pytest.raises(
+        ClientDataError, match=f"{address} .*is truncated, damaged.*look at the add"
+    ):
         fetch("emnist", tmp_path, mirror=server.url)
     assert not list(tmp_path.iterdir())
 
@@ -198,6 +201,15 @@ def test_a_folder_is_a_mirror(packed, tmp_path, monkeypatch):
     (path,) = fetch("emnist", tmp_path / "d")
     assert path.read_bytes() == lzma.decompress(packed)
     assert (mirror / "emnist_all.sqlite.lzma").exists()
+
+
+def test_a_mirror_may_have_files_unpacked(packed, tmp_path):
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    (mirror / "emnist_all.sqlite").write_bytes(lzma.decompress(packed))
+    (path,) = fetch("emnist", tmp_path / "d", mirror=mirror)
+    assert path == tmp_path / "d" / "emnist_all.sqlite"
+    assert path.read_bytes() == lzma.decompress(packed)
 
 
 def test_word_counts_come_out_of_their_tar(server, tmp_path, monkeypatch):

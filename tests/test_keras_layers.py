@@ -74,7 +74,7 @@ def masking():
 
 def grus():
     return embedded(
-        layers.GRU(5, return_sequences=True, bias_regularizer="l2"),
+        layers.GRU(5, "hard_sigmoid", "hard_sigmoid", return_sequences=True, bias_regularizer="l2"),
         layers.GRU(4, reset_after=False, return_sequences=True, go_backwards=True),
         layers.GRU(4, "relu", "softsign", use_bias=False, return_sequences=True),
         layers.SimpleRNN(4, return_sequences=True, unroll=True),
@@ -371,6 +371,20 @@ def converted(*specs, weights=()):
         loss={"class_name": "MeanSquaredError", "config": {}},
         weights=ModelWeights(list(weights), []),
     )
+
+
+def test_hard_sigmoid_of_a_config_is_that_of_keras_2():
+    kernel = np.eye(5, dtype=np.float32)
+    spec = {"units": 5, "activation": "hard_sigmoid", "use_bias": False}
+    x = np.float32([[-3.0, -2.0, 0.0, 1.0, 3.0]])
+    shape = ("InputLayer", {"batch_input_shape": [None, 5]})
+    old = predict(converted(shape, ("Dense", spec), weights=[kernel]), x)
+    np.testing.assert_allclose(old, [[0.0, 0.1, 0.5, 0.7, 1.0]], atol=1e-6)
+    with jax.numpy_rank_promotion("allow"):
+        keras_3 = keras.Sequential([layers.Input((5,)), layers.Dense(**spec)])
+    keras_3.set_weights([kernel])
+    new = predict(from_keras(keras_3, keras.losses.MeanSquaredError()), x)
+    np.testing.assert_allclose(new, [[0.0, 1 / 6, 0.5, 2 / 3, 1.0]], atol=1e-6)
 
 
 def predict(model, x, key=None):

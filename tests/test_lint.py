@@ -86,6 +86,8 @@ def test_old_names_become_new_ones(lint):
         ("D.gaussian_fixed(clip=1.0, noise_multiplier=0.5)", "gaussian_fixed adds Gaussian noise"),
         ("tff.simulation.models.from_keras_model(m)", "did you mean tff.learning.models.from_ker"),
         ("tff.federated_collect(x)", "federated_collect is gone from TFF"),
+        ("tff.simulation.HDF5ClientData(f)", "no stand-in (fb.from_hdf5 reads the file, and"),
+        ("tff.simulation.datasets.mnist.load_data()", "did you mean tff.simulation.datasets.emnis"),
         ("tf.keras.optimizers.Adadelta()", "Adadelta has no counterpart"),
     ],
 )
@@ -207,6 +209,16 @@ def test_private_imports_are_named_as_such(lint, line, symbol, becomes):
     assert found.names == [module.Name(symbol, "1", "private", becomes, "private")]
     (obstacle,) = found.obstacles
     assert obstacle.startswith(f"line 1: {symbol} is {PRIVATE}; use {becomes}")
+
+
+def test_what_every_module_has_is_no_name_of_tff(lint):
+    found = lint(
+        f"import tensorflow_federated as tff\n{FED_AVG}\n"
+        "print(tff.__name__, tff.__doc__, tff.__file__, tff.learning.__path__, tff.__version__)\n"
+    )
+    assert found.checkable, found.obstacles
+    assert "tff.__version__" in symbols(found)
+    assert "tff.__name__" not in symbols(found)
 
 
 def test_a_private_module_is_followed_to_the_public_name(lint):
@@ -334,19 +346,48 @@ def test_a_notebook_is_read_cell_by_cell(lint):
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        ("a.py", "print 'old'\n", r"a\.py, line 1: is not Python 3"),
+        ("a.py", "print 'old'\n", r"a\.py, line 1: \"print 'old'\" is not Python 3.*is Python 2"),
+        ("a.py", 'exec "x"\n', "line 1: .* it is Python 2: rewrite it"),
+        ("a.py", "try:\n  x\nexcept Error, e:\n  x\n", "line 3: .* it is Python 2"),
+        ("a.py", "raise ValueError, 'no'\n", "line 1: .* it is Python 2"),
+        ("a.py", "x = 10L\n", "line 1: .* it is Python 2"),
+        ("a.py", "x = 1\n!pip install tff\n", r"line 2: '!pip .* it is a notebook's.*as \.ipynb"),
+        ("a.py", "%load_ext tensorboard\n", "line 1: .* it is a notebook's"),
+        ("a.py", "files = !ls\n", "line 1: .* it is a notebook's"),
+        ("a.py", "import os\n\tx = 1\n", "line 2: 'x = 1' is not Python 3.*; mend it"),
+        ("a.py", "def f():\n  yield\nyield 1\n", "line 3: 'yield 1' is not Python 3"),
+        ("a.py", "x\0 = 1\n", r"a\.py.*is not Python"),
         ("b.ipynb", "not json", "is not a Jupyter notebook"),
         ("b.ipynb", '{"cells": 1}', "is not a Jupyter notebook"),
         (
             "b.ipynb",
             '{"cells": [{"cell_type": "code", "source": "x ="}]}',
-            "cell 1, line 1: is not",
+            "cell 1, line 1: 'x =' is not",
         ),
     ],
 )
 def test_what_cannot_be_read_says_why(lint, name, text, words):
     with pytest.raises(ScriptError, match=words):
         lint(text, name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xef\xbb\xbfimport tensorflow_federated as tff\ntff.a\n",
+        b"# -*- coding: latin-1 -*-\nimport tensorflow_federated as tff; name = '\xe9'\ntff.a\n",
+        b"import tensorflow_federated as tff\r\ntff.a\r\n",
+    ],
+)
+def test_a_script_is_read_as_python_reads_it(tmp_path, text):
+    (tmp_path / "a.py").write_bytes(text)
+    assert [name.symbol for name in module.lint(tmp_path / "a.py").names] == ["tff.a"]
+
+
+def test_a_text_of_another_coding_is_an_error(tmp_path):
+    (tmp_path / "a.py").write_bytes(b"name = '\xe9'\n")
+    with pytest.raises(ScriptError, match=r"a\.py cannot be read as text"):
+        module.lint(tmp_path / "a.py")
 
 
 def test_a_missing_script_is_an_error(tmp_path):

@@ -227,6 +227,10 @@ def loop(chain):
         (loop("ds.batch(2).shuffle(9)"), "line 3: shuffle after batch"),
         (loop("ds.batch(2).map(lambda e: tf.strings.length(e))"), "line 3: tf.strings.length"),
         (loop("ds.map(f).batch(2).map(g)"), "line 3: more than one map"),
+        (
+            "def f(b): return b\n" + loop("ds.batch(2).map(f, num_parallel_calls=2)"),
+            "line 4: pipeline maps f, which is no function .* inside pipeline; write it there",
+        ),
         (loop("ds.batch(2)") + "print(len(clients[0]))", "line 5: clients is used otherwise"),
         (
             loop("ds.batch(2)") + "while go:\n    p.next(state, clients)",
@@ -256,12 +260,27 @@ def loop(chain):
             r"line 3: tf.one_hot\(depth=...\)",
         ),
         (HEAD + "weights.assign_weights_to()", "line 3: weights.assign_weights_to without keras_"),
-        (HEAD + "x = (", "line 3: is not Python 3.11"),
+        (HEAD + "x = (", r"line 3: 'x = \(' is not Python 3"),
     ],
 )  # fmt: skip
 def test_what_has_no_counterpart_is_named(write, text, said):
     with pytest.raises(fb.ScriptError, match=said):
         migrate(write(text))
+
+
+@pytest.mark.parametrize(
+    ("line", "new"),
+    [
+        ("import numpy as np, tensorflow_federated as tff", "import numpy as np\n{}"),
+        ("import tensorflow_federated as tff, os, sys as s", "import os, sys as s\n{}"),
+        ("if 1: import os, tensorflow_federated as tff", "if 1: import os; {}"),
+        ("from tensorflow_federated import learning, simulation", "{}"),
+        ("from . import learning", "from . import learning"),
+    ],
+)
+def test_several_imports_in_one_line(write, line, new):
+    found = migrate(write(f"{line}\nx = 1\n")).text
+    assert found == new.format("import fedbridge as fb") + "\nx = 1\n"
 
 
 def test_all_that_stands_in_the_way_is_said_at_once(write):

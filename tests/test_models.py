@@ -301,6 +301,12 @@ def test_next_tokens_against_numpy(name):
     assert found[0][0] != found[1][0]
 
 
+@pytest.mark.parametrize("length", [0, -1.0, float("nan"), float("inf")])
+def test_an_expected_length_is_a_number_above_0(length):
+    with pytest.raises(fb.ArgumentError, match="expected_length is .*a number above 0"):
+        fb.models.mean_over_sentences(length)
+
+
 def test_losses_of_sequences():
     """Of the same predictions: ours, TFF's and FedJAX's; the second row is padding."""
     losses = [fb.models.mean_over_tokens, fb.models.mean_over_positions]

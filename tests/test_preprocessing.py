@@ -427,6 +427,22 @@ def test_vocabularies_are_read(tmp_path):
         fb.read_tag_counts(tmp_path / "none")
 
 
+def test_emnist_of_other_shapes_is_refused():
+    flat = one_client(pixels=np.zeros((1, 784), np.float32), label=np.zeros(1, np.int32))
+    for preprocess in (pre.emnist_character_recognition, pre.emnist_autoencoder):
+        with pytest.raises(
+            fb.ClientDataError, match=r"'pixels' has the shape \[784\] and not \[28, "
+        ):
+            preprocess(flat)
+    pixels = np.full((2, 28, 28), 0.1, np.float32)
+    grey = one_client(pixels=pixels, label=np.zeros(2, np.int32))  # of other values than 255ths
+    (batch,) = batches(pre.emnist_autoencoder(grey), IN_ORDER.pipeline("emnist"))
+    assert batch["x"].shape == (2, 784)
+    columns = one_client(pixels=np.zeros((1, 28, 28), np.float32), label=np.zeros((1, 1), np.int32))
+    with pytest.raises(fb.ClientDataError, match=r"'label' has the shape \[1\] and not \[\]"):
+        pre.emnist_character_recognition(columns)
+
+
 def test_what_is_refused():
     text, images = one_client(tokens=SENTENCES, label=np.arange(5)), some_images()
     with pytest.raises(fb.ClientDataError, match=r"no feature 'snippets' \(there are: 'tokens'"):

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import fedbridge as fb
 from fedbridge import tff
+from fedbridge.bridge.old_metrics import old_training_metrics
 from fedbridge.cli import app
 from fedbridge.tff import _client_batches, _process, _run
 from fedbridge.tff._errors import Note, runs
@@ -130,11 +131,29 @@ def test_the_state_is_tffs():
     ] == {"learning_rate": 0.5}
 
 
+def test_a_weight_that_is_one_number_is_a_number_as_in_tff():
+    weights = tff.learning.models.ModelWeights([jax.numpy.ones(2), jax.numpy.float32(0.5)], [])
+    ones, half = weights.convert_variables_to_arrays().trainable
+    assert isinstance(ones, np.ndarray)
+    assert isinstance(half, np.float32)
+
+
 def test_tuples_are_features_x_and_y():
     pairs = [[(b["x"], b["y"]) for b in batches] for batches in CLIENTS]
     mine = process()
     one, other = (mine.next(mine.initialize(), data) for data in (CLIENTS, pairs))
     assert one.metrics == other.metrics
+
+
+def test_old_metrics_print_arrays_and_what_is_empty():
+    new = {
+        "distributor": (),
+        "client_work": {"train": {"hits": np.array([1.5, 2.0]), "none": np.zeros(0)}},
+        "aggregator": {"mean_value": (), "count": 0},
+        "finalizer": (),
+    }
+    text = "<broadcast=<>,aggregation=<mean_value=<>,count=0>,train=<hits=[1.5 2. ],none=[]>>"
+    assert str(old_training_metrics(new)) == text
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras'
@@ -229,7 +248,7 @@ def test_a_name_that_is_not_there(name, words):
             lambda: process().next(
                 process().initialize(), [CLIENTS[0], [{"x": np.ones((2, 5)), "y": np.ones(2)}]]
             ),
-            r"rows of the shapes \[4\] and \[5\]",
+            r"rows of the shapes \[4\] and \[5\]; .* one fixed length in `padded_shapes`",
         ),
         (
             lambda: tff.learning.algorithms.build_weighted_fed_avg(
@@ -341,6 +360,26 @@ def test_bad_input_is_one_sentence(call, words):
         call()
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [
+        lambda data: data.create_tf_dataset_for_client("a"),
+        lambda data: data.create_tf_dataset_from_all_clients(),
+        lambda data: data.preprocess(lambda dataset: dataset),
+        lambda data: data.output_types,
+    ],
+)
+def test_data_sets_say_that_they_need_tensorflow(tmp_path, asked):
+    write_sql(tmp_path / "a.sqlite", {"train": {"a": {"x": np.array([1, 2])}}})
+    datasets = tff.simulation.datasets
+    for data in (
+        datasets.TestClientData({"a": {"x": [1, 2]}}),
+        datasets.SqlClientData(tmp_path / "a.sqlite", "train"),
+    ):
+        with pytest.raises(fb.ScriptError, match="a ClientData run in TensorFlow, which is not"):
+            asked(data)
+
+
 def test_data_sets_are_fetched_as_ever(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDBRIDGE_MIRROR", str(tmp_path))
     with pytest.raises(fb.ClientDataError, match="there is no such file in the mirror"):
@@ -386,6 +425,78 @@ def test_a_script_runs_with_its_arguments(tmp_path):
     assert (done.returncode, done.stdout) == (0, "b'Hello' ['--rounds', '3']\n"), done.stderr
 
 
+INVENTED = "tff.learning.algorithms.build_weighted_fed_avg(None, {}=3)"
+
+
+@pytest.mark.parametrize(
+    ("then", "words"),
+    [
+        (
+            "from tensorflow_federated.learning import build_fedavg",
+            "no TFF has tff.learning.build_fedavg; the nearest name is tff.learning.algorithms.",
+        ),
+        (
+            "from tensorflow_federated.simulation.datasets import mnist",
+            "no TFF has tff.simulation.datasets.mnist; the nearest name is tff.simulation.datasets"
+            ".emnist.load_data.",
+        ),
+        (
+            INVENTED.format("server_optimizer"),
+            "build_weighted_fed_avg has no argument 'server_optimizer'; the nearest is "
+            "server_optimizer_fn; it has model_fn, ",
+        ),
+        (
+            INVENTED.format("differential_privacy"),
+            "build_weighted_fed_avg has no argument 'differential_privacy'; write "
+            "model_aggregator=tff.learning.dp_aggregator(...); it has model_fn, ",
+        ),
+        (INVENTED.format("zzz"), "has no argument 'zzz'; it has model_fn, "),
+        ("get_ipython().system('ls')", "get_ipython is a notebook's: leave the line out, or save"),
+        ("print 'x'", "it is Python 2: rewrite it"),
+    ],
+)
+def test_what_is_invented_or_a_notebooks_is_one_sentence(tmp_path, then, words):
+    done = run(tmp_path, then)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"fedbridge: {tmp_path}/script.py, line 5: ")
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("then", "last"),
+    [
+        ("print(undefined)", "NameError: name 'undefined' is not defined"),
+        ("dict.fromkeys(zzz=1)", "TypeError: dict.fromkeys() takes no keyword arguments"),
+        ("(lambda: 0)(a=1)", "TypeError: <lambda>() got an unexpected keyword argument 'a'"),
+        ("from os import zzz", "ImportError: cannot import name 'zzz' from 'os' ("),
+    ],
+)
+def test_errors_that_are_the_scripts_own_are_pythons(tmp_path, then, last):
+    done = run(tmp_path, then)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback (most recent call last):")
+    assert done.stderr.splitlines()[-1].startswith(last)
+
+
+def test_processes_that_a_script_spawns_find_tff(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("""
+import multiprocessing
+import tensorflow_federated as tff
+
+def work(i):
+    return i * len(str(tff.CLIENTS))
+
+if __name__ == "__main__":
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        print(pool.map(work, [1, 2]))
+""")
+    command = [sys.executable, "-m", "fedbridge.tff", script]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "[7, 14]\n"), done.stderr
+
+
 def test_two_dashes_may_stand_before_the_arguments(tmp_path):
     assert run(tmp_path, "", "--", "--rounds=1").stdout == "b'Hello' ['--rounds=1']\n"
 
@@ -421,7 +532,15 @@ from fedbridge import tff as ours
 from tensorflow_federated.python.learning import model
 from tensorflow_federated.python.learning.model_utils import ModelWeights
 assert tff is ours
+from tensorflow_federated import python as all_of_it
+from tensorflow_federated.python.simulation import hdf5_client_data
 assert ModelWeights is tff.learning.ModelWeights
+assert all_of_it.learning.ModelWeights is tff.learning.ModelWeights
+assert all_of_it.federated_computation is tff.federated_computation
+from tensorflow_federated.python.learning import federated_averaging
+name = "build_federated_averaging_process"  # in its own form, and not as it is called today
+assert getattr(federated_averaging, name) is getattr(tff.learning, name)
+assert hdf5_client_data.HDF5ClientData is tff.simulation.HDF5ClientData
 print(model.BatchOutput._fields)
 """
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)

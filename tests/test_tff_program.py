@@ -128,7 +128,13 @@ def test_a_csv_file_has_a_line_for_each_key(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["metrics.csv"]
     again = tff.program.CSVFileReleaseManager(path, key_fieldname="round_num")
     again.release({"x": 1}, key=1)
-    assert path.read_text().splitlines() == ["round_num,train/loss,list/0,list/1,x", "1,,,,1"]
+    assert path.read_text().splitlines() == ["round_num,x", "1,1"]
+    again.release(OrderedDict(z=0.5, b=None, a=OrderedDict(d=[1, "t"], c=2)), key=2)
+    assert path.read_text().splitlines() == [
+        "round_num,x,a/c,a/d/0,a/d/1,b,z",  # a new line's keys are sorted, as in TFF
+        "1,1,,,,,",
+        "2,,2,1,t,,0.5",
+    ]
     with pytest.raises(fb.ArgumentError, match="has no column 'key'"):
         tff.program.CSVFileReleaseManager(path)
 

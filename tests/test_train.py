@@ -86,14 +86,15 @@ def test_a_run_that_was_killed_and_resumed_leaves_the_same_bytes(data, tmp_path,
     resumed = train(data, tmp_path / "killed", *every, "--resume", "--json", "-")
     assert resumed.exit_code == 0, resumed.output
     assert content(tmp_path / "killed") == content(tmp_path / "straight")
-    assert {"metrics.csv", "metrics.jsonl", "checkpoint.state", "curves.svg", "weights.npz"} <= set(
-        content(tmp_path / "killed")
-    )
+    files = "metrics.csv", "metrics.jsonl", "checkpoint.state", "curves.svg", "weights.npz"
+    assert {*files, "evaluation.json"} <= set(content(tmp_path / "killed"))
     rounds = logs.read_metrics(tmp_path / "killed")
     assert [row["round"] for row in rounds] == [1, 2, 3, 4, 5]
     assert ["evaluation/loss" in row for row in rounds] == [False, True, False, True, False]
     summary = json.loads(resumed.stdout)
     assert summary["evaluation"]["num_examples"] == 12
+    evaluation = json.loads((tmp_path / "killed" / "evaluation.json").read_text())
+    assert evaluation == {"round": 5, **summary["evaluation"]}
     assert (summary["clients"], summary["rounds"], summary["seed"]) == (2, 5, 1)
 
     again = train(data, tmp_path / "killed", *every)

@@ -143,8 +143,8 @@ _TABLE: tuple[tuple[str, str, str, str, str, str], ...] = (
     ("simulation.SqlClientData", "", "", f"{_DATASETS}SqlClientData", CHECKED, ""),
     ("simulation.TransformingClientData", "", "", f"{_DATASETS}TransformingClientData",
      CHECKED, ""),
-    ("simulation.HDF5ClientData", "", "", f"{_DATASETS}SqlClientData", GONE,
-     "convert the file to SQLite or to a TestClientData"),
+    ("simulation.HDF5ClientData", "", "", "", GONE,
+     "fb.from_hdf5 reads the file, and `fedbridge run` has the name"),
     # the loop around
     ("simulation.build_uniform_sampling_fn", "0.19", "HEAD", "=", CHECKED, ""),
     ("simulation.run_training_process", "0.20", "HEAD", "=", CHECKED, ""),
@@ -266,6 +266,25 @@ _PACKAGES: tuple[tuple[str, str, str], ...] = (
     ("tff.version", IGNORED, ""),
 )
 
+_OPTIMIZERS = "tff.learning.optimizers.build_"
+
+INVENTED = {
+    "adagrad": f"{_OPTIMIZERS}adagrad",
+    "adam": f"{_OPTIMIZERS}adam",
+    "buildfederatedaveraging": _FED_AVG,
+    "cifar10": f"{_DATASETS}cifar100.load_data",
+    "differentialprivacy": "tff.learning.dp_aggregator",
+    "fashionmnist": f"{_DATASETS}emnist.load_data",
+    "federatedaveraging": _FED_AVG,
+    "mnist": f"{_DATASETS}emnist.load_data",
+    "privacy": "tff.learning.dp_aggregator",
+    "rmsprop": f"{_OPTIMIZERS}rmsprop",
+    "secureaggregationfactory": "tff.aggregators.SecureSumFactory",
+    "sgd": f"{_OPTIMIZERS}sgdm",
+    "treeaggregationfactory": "tff.aggregators.DifferentiallyPrivateFactory",
+}
+"""Words of names that no TFF had and that are often written, in small letters: what is meant."""
+
 
 @functools.cache
 def table() -> dict[str, Name]:
@@ -305,13 +324,16 @@ def is_package(symbol: str) -> bool:
 
 
 def nearest(symbol: str) -> str | None:
-    """The real name closest to one that TFF never had: first by its last word, then by its letters.
+    """The real name closest to one that TFF never had: what is often meant, then by its last word.
 
     >>> nearest("tff.learning.build_fedavg")
     'tff.learning.algorithms.build_weighted_fed_avg'
     """
     known = table()
     last = _letters(symbol)
+    meant = [INVENTED[word] for word in map(_letters, symbol.split(".")) if word in INVENTED]
+    if meant:
+        return meant[-1]
 
     def likeness(name: str) -> tuple[bool, float]:
         current = known[name].last == "HEAD"

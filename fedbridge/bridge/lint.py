@@ -180,6 +180,8 @@ class _Reader:
             self.obstacles.setdefault(f"{_at(line)}: {symbol} is {_PRIVATE}{cure}")
             return
         found = eras.lookup(symbol)
+        if found is None and symbol.rpartition(".")[2].startswith("__"):
+            return  # every module has __name__, __doc__
         if found is None:
             near = eras.nearest(symbol)
             cure = f"did you mean {near}?" if near else "no name of TFF is like it."

@@ -132,12 +132,13 @@ class _Migration:
         return None
 
     def _import(self, node: ast.Import | ast.ImportFrom) -> str | None:
-        fulls = [full for full, _ in imported(node)]
-        if not any(full == TFF or full.startswith(f"{TFF}.") for full in fulls):
+        is_tff = [full == TFF or full.startswith(f"{TFF}.") for full, _ in imported(node)]
+        if not any(is_tff):
             return None
-        if len(fulls) > 1:
-            raise Unknown(node, "tensorflow_federated is imported beside other packages")
-        return _IMPORT
+        pairs = zip(node.names, is_tff, strict=True)
+        others = ", ".join(ast.unparse(alias) for alias, tff in pairs if not tff)
+        gap = "; " if node.col_offset else "\n"
+        return f"import {others}{gap}{_IMPORT}" if others else _IMPORT
 
     # -------------------------------------------------------------- names
 

@@ -185,7 +185,8 @@ class _BatchFunction:
         if node is None or len(node.args.args) != 1:
             raise Unknown(
                 self.found.mapped or self.found.node,
-                f"what {self.found.name} maps is no function of one argument that is written in it",
+                f"{self.found.name} maps {name}, which is no function of one argument that is "
+                f"written inside {self.found.name}; write it there",
             )
         read = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
         if read & {parameter.arg for parameter in self.found.parameters}:

@@ -4,6 +4,7 @@ Reference: TFF's simulation/baselines/emnist/emnist_preprocessing.py.
 """
 
 from fedbridge.jax_core import Batch, ClientDataError, FederatedArrays
+from fedbridge.jax_core._columns import decode_column, take_rows
 from fedbridge.preprocessing._features import require
 
 
@@ -47,7 +48,8 @@ def _ink(batch: Batch) -> Batch:
 
 def _require_shapes(data: FederatedArrays, where: str, **shapes: tuple[int, ...]) -> None:
     for name, shape in shapes.items():
-        found = tuple(data.features[name].shape[1:])
+        rows = decode_column(take_rows(data.features[name], slice(0, 1)))
+        found = rows.shape[1:]
         if found != shape:
             raise ClientDataError(
                 f"{where}: feature {name!r} has the shape {list(found)} and not {list(shape)}; "

@@ -120,7 +120,8 @@ def _concatenated(clients: Clients, names: list[str]) -> Columns:
             a, b = sorted(shapes)[:2]
             raise ClientDataError(
                 f"the batches of feature {name!r} have rows of the shapes {list(a)} and "
-                f"{list(b)}; bring them to one shape, e.g. with `padded_batch`."
+                f"{list(b)}; bring them to one shape, e.g. with `padded_batch` and one fixed "
+                "length in `padded_shapes`."
             )
         columns[name] = narrow(np.concatenate(pieces))
     return columns

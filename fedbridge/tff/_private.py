@@ -12,7 +12,7 @@ import types
 from typing import Any, NoReturn
 
 from fedbridge.bridge import eras
-from fedbridge.tff._errors import MissingNameError
+from fedbridge.tff._errors import MissingNameError, runs
 
 PREFIX = "tensorflow_federated.python"
 
@@ -48,7 +48,10 @@ class _Module(types.ModuleType):
 
         if self.__name__ == PREFIX and not name.startswith("__"):
             return getattr(fedbridge.tff, name)  # `from tensorflow_federated import python as tff`
-        public = eras.counterpart(_symbol(f"{self.__name__}.{name}"))
+        symbol = _symbol(f"{self.__name__}.{name}")
+        entry = eras.lookup(symbol)
+        # The public name of its time first: its calls differ from those of what replaced it.
+        public = entry.name if entry and runs(entry.name) else eras.counterpart(symbol)
         if name.startswith("__") or not public:
             raise AttributeError(f"{self.__name__} has no {name}")
         return operator.attrgetter(public.removeprefix("tff."))(fedbridge.tff)

@@ -35,8 +35,8 @@ class ModelWeights(fc.ModelWeights):
             variable.assign(value)
 
     def convert_variables_to_arrays(self) -> "ModelWeights":
-        """The same weights as NumPy arrays."""
-        return ModelWeights(*jax.tree.map(np.asarray, tuple(self)))
+        """The same weights as NumPy arrays, a scalar as a NumPy number."""
+        return ModelWeights(*jax.tree.map(lambda leaf: np.asarray(leaf)[()], tuple(self)))
 
 
 class LearningAlgorithmState(fc.LearningAlgorithmState):

@@ -121,6 +121,8 @@ def _cure(error: Exception) -> str | None:
     known = list(inspect.signature(function).parameters)
     near = difflib.get_close_matches(asked[2], known, n=1)
     nearest = f"; the nearest is {near[0]}" if near else ""
+    if "model_aggregator" in known and re.search(r"privacy|\bdp\b|noise", asked[2]):
+        nearest = "; write model_aggregator=tff.learning.dp_aggregator(...)"
     return f"{asked[1]} has no argument {asked[2]!r}{nearest}; it has {', '.join(known)}."
 
 

@@ -15,16 +15,19 @@ from fedbridge.tff._types import SequenceType, to_type
 from fedbridge.tff.types import type_to_tf_tensor_specs
 
 
-def tensorflow() -> Any:
+def tensorflow(what: str = "tff.tf_computation and data sets in federated computations") -> Any:
     """TensorFlow.
+
+    Args:
+        what: What runs in it, for the error.
 
     Raises:
         ScriptError: It is not installed.
     """
     if importlib.util.find_spec("tensorflow") is None:
         raise ScriptError(
-            "tff.tf_computation and data sets in federated computations run in TensorFlow, which "
-            "is not installed; install it beside fedbridge, `pip install tensorflow`."
+            f"{what} run in TensorFlow, which is not installed; install it beside fedbridge, "
+            "`pip install tensorflow`."
         )
     import tensorflow as tf
 

@@ -229,10 +229,11 @@ class CSVFileReleaseManager(ReleaseManager):
     def release(self, value: Any, key: int) -> Done:
         """Writes a line: the key, and every leaf by its path."""
         columns, lines = self._read()
-        line = {self._key: str(key)}
-        line |= {name: str(np.asarray(leaf).tolist()) for name, leaf in _flat(value)}
-        columns += [name for name in line if name not in columns]
+        line = {self._key: key}
+        line |= {name: np.asarray(leaf).tolist() for name, leaf in _flat(value)}
         earlier = [other for other in lines if int(other[self._key]) < key]
+        columns = columns if earlier else [self._key]  # a file that begins anew has new columns
+        columns += [name for name in line if name not in columns]
         self._write(columns, [*earlier, line])
         return Done()
 
@@ -241,7 +242,7 @@ class CSVFileReleaseManager(ReleaseManager):
             reader = csv.DictReader(file)
             return list(reader.fieldnames or ()), list(reader)
 
-    def _write(self, columns: list[str], lines: list[dict[str, str]]) -> None:
+    def _write(self, columns: list[str], lines: list[dict[str, Any]]) -> None:
         with tempfile.NamedTemporaryFile(
             "w", newline="", dir=self._path.parent, delete=False
         ) as file:
@@ -324,9 +325,9 @@ _PLAIN = (bool, int, float, str, bytes)  # their dtypes are TensorFlow's choice
 
 
 def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves by their paths, as TFF names them: "a/b", "a/0"; empty containers have none."""
+    """The leaves by their paths, in TFF's order: "a/b", "a/0"; empty containers have none."""
     if isinstance(value, Mapping):
-        parts = value.items()
+        parts = ((name, value[name]) for name in sorted(value))
     elif hasattr(value, "_fields"):
         parts = value._asdict().items()
     elif isinstance(value, list | tuple):

@@ -11,7 +11,10 @@ from typing import Any
 import numpy as np
 
 from fedbridge.jax_core import ClientDataError, FederatedArrays
+from fedbridge.tff._sequences import tensorflow
 from fedbridge.tff_io._client_data import dataset_function
+
+_DATA_SETS = "the data sets of a ClientData"
 
 
 class ClientData(abc.ABC):
@@ -31,6 +34,16 @@ class ClientData(abc.ABC):
     @abc.abstractmethod
     def element_type_structure(self) -> Any:
         """The spec of an element."""
+
+    @property
+    def output_types(self) -> Any:
+        """The dtypes of an element, as TFF 0.1 called them."""
+        return _of_tensors(lambda spec: spec.dtype, self.element_type_structure)
+
+    @property
+    def output_shapes(self) -> Any:
+        """The shapes of an element, as TFF 0.1 called them."""
+        return _of_tensors(lambda spec: spec.shape, self.element_type_structure)
 
     @property
     def dataset_computation(self) -> Callable[[str], Any]:
@@ -56,9 +69,9 @@ class ClientData(abc.ABC):
 
     def create_tf_dataset_from_all_clients(self, seed: Any = None) -> Any:
         """All elements, client after client in an order drawn with the seed."""
-        import tensorflow as tf
-
-        ids = tf.data.Dataset.from_tensor_slices(_shuffled(self.client_ids, seed))
+        ids = tensorflow(_DATA_SETS).data.Dataset.from_tensor_slices(
+            _shuffled(self.client_ids, seed)
+        )
         return ids.flat_map(self.serializable_dataset_fn)
 
     def preprocess(self, preprocess_fn: Callable[[Any], Any]) -> "ClientData":
@@ -122,11 +135,12 @@ class ArraysClientData(ClientData):
 
     @property
     def serializable_dataset_fn(self) -> Callable[[Any], Any]:
+        tensorflow(_DATA_SETS)
         return self._function
 
     @property
     def element_type_structure(self) -> Any:
-        return self._function(self._ids[0]).element_spec
+        return self.serializable_dataset_fn(self._ids[0]).element_spec
 
 
 def as_client_data(*data: FederatedArrays) -> tuple[ClientData, ...]:
@@ -187,8 +201,7 @@ class TestClientData(ClientData):
         return self._dataset(next(iter(self._slices))).element_spec
 
     def _dataset(self, client_id: Any) -> Any:
-        import tensorflow as tf
-
+        tf = tensorflow(_DATA_SETS)
         make = tf.data.Dataset.from_tensor_slices
         if isinstance(client_id, str):
             return make(self._slices[client_id])
@@ -199,6 +212,10 @@ class TestClientData(ClientData):
         return where.flat_map(lambda at: tf.data.Dataset.choose_from_datasets(
             every, tf.data.Dataset.from_tensors(at).repeat(), stop_on_empty_dataset=True
         ))  # fmt: skip
+
+
+def _of_tensors(function: Callable[[Any], Any], spec: Any) -> Any:
+    return tensorflow(_DATA_SETS).nest.map_structure(function, spec)
 
 
 def _shuffled(client_ids: Iterable[str], seed: Any) -> list[str]:
