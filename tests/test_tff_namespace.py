@@ -437,18 +437,24 @@ INVENTED = "tff.learning.algorithms.build_weighted_fed_avg(None, {}=3)"
         ),
         (
             "from tensorflow_federated.simulation.datasets import mnist",
-            "no TFF has tff.simulation.datasets.mnist; the nearest name is tff.simulation.datasets"
-            ".emnist.load_data.",
+            (
+                "no TFF has tff.simulation.datasets.mnist; the nearest name is tff.simulation.datasets"
+                ".emnist.load_data."
+            ),
         ),
         (
             INVENTED.format("server_optimizer"),
-            "build_weighted_fed_avg has no argument 'server_optimizer'; the nearest is "
-            "server_optimizer_fn; it has model_fn, ",
+            (
+                "build_weighted_fed_avg has no argument 'server_optimizer'; the nearest is "
+                "server_optimizer_fn; it has model_fn, "
+            ),
         ),
         (
             INVENTED.format("differential_privacy"),
-            "build_weighted_fed_avg has no argument 'differential_privacy'; write "
-            "model_aggregator=tff.learning.dp_aggregator(...); it has model_fn, ",
+            (
+                "build_weighted_fed_avg has no argument 'differential_privacy'; write "
+                "model_aggregator=tff.learning.dp_aggregator(...); it has model_fn, "
+            ),
         ),
         (INVENTED.format("zzz"), "has no argument 'zzz'; it has model_fn, "),
         ("get_ipython().system('ls')", "get_ipython is a notebook's: leave the line out, or save"),
