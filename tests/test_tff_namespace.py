@@ -438,8 +438,8 @@ INVENTED = "tff.learning.algorithms.build_weighted_fed_avg(None, {}=3)"
         (
             "from tensorflow_federated.simulation.datasets import mnist",
             (
-                "no TFF has tff.simulation.datasets.mnist; the nearest name is tff.simulation.datasets"
-                ".emnist.load_data."
+                "no TFF has tff.simulation.datasets.mnist; the nearest name is "
+                "tff.simulation.datasets.emnist.load_data."
             ),
         ),
         (
