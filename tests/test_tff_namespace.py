@@ -17,7 +17,7 @@ from fedbridge import tff
 from fedbridge.cli import app
 from fedbridge.tff import _client_batches, _process, _run
 from fedbridge.tff._errors import Note, runs
-from fedbridge.tff.learning import _reconstruction
+from fedbridge.tff.learning import _reconstruction_core
 from fedbridge.tff_io import write_sql
 
 RNG = np.random.default_rng(0)
@@ -320,7 +320,7 @@ def test_a_name_that_is_not_there(name, words):
         (lambda: tff.jax.computation, "tff.jax.computation is not in fedbridge.tff yet"),
         (
             lambda: tff.learning.algorithms.build_fed_recon(model_fn, loss_fn=None),
-            "model_fn returned KerasModel: fedbridge reconstructs Keras models",
+            "model_fn returned KerasModel: Federated Reconstruction takes models",
         ),
         (
             lambda: tff.learning.algorithms.build_personalization_eval_computation(
@@ -532,7 +532,7 @@ def test_constraints_of_keras_do_nothing_and_one_line_says_so():
     for core_model in (
         models.from_keras_model(model, loss, None).core_model,
         models.functional_model_from_keras(model, loss, None).core_model,
-        lambda: _reconstruction.core_model(lambda: partly_local, lambda: loss, None),
+        lambda: _reconstruction_core.core_model(lambda: partly_local, lambda: loss, None),
     ):
         with pytest.warns(Note, match="constraints of weights as in TFF, never applied"):
             assert len(core_model().initial_weights.trainable) == 2
