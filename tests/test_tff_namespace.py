@@ -522,6 +522,31 @@ def test_reconstruction_weighs_clients_by_a_function_of_their_metrics():
     assert not np.array_equal(alike, weights(lambda metrics: metrics["loss"][0] ** 4))
 
 
+def test_reconstruction_refuses_what_it_does_not_compute():
+    class Own(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs
+
+    models, metric = tff.learning.models, keras.metrics.MeanSquaredError
+    dense, loss = keras.layers.Dense(3), keras.losses.MeanSquaredError()
+    of = lambda *layers: models.ReconstructionModel.from_keras_model_and_layers(
+        keras.Sequential([keras.layers.Input((4,)), *layers]),
+        global_layers=[dense],
+        local_layers=[],
+    )
+    for model_fn, metrics_fn, words in (
+        (lambda: of(dense, Own()), None, "is of the custom class Own, which fedbridge does not"),
+        (lambda: of(dense), lambda: [metric("loss")], 'or one is called "loss" like the loss'),
+        (lambda: of(dense), lambda: [metric("a"), metric("a")], "two metrics have the same name"),
+    ):
+        with pytest.raises(fb.ModelError, match=words):
+            tff.learning.algorithms.build_fed_recon(
+                model_fn, loss_fn=lambda: loss, metrics_fn=metrics_fn
+            )
+    with pytest.raises(TypeError, match="forward_pass"):  # as Python says it under TFF
+        type("ByHand", (models.ReconstructionModel,), {})()
+
+
 def test_constraints_of_keras_do_nothing_and_one_line_says_so():
     dense = keras.layers.Dense(3, kernel_constraint="non_neg", bias_constraint="non_neg")
     model = keras.Sequential([keras.layers.Input((4,)), dense])
