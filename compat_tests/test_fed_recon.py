@@ -199,6 +199,88 @@ def test_weights_by_metrics_may_be_tensorflow_code(tff):
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)  # two rounds
 
 
+def _own_layer(t, spec):
+    """A local layer of the script's own, with a weight that no one trains, between global ones."""
+    import tensorflow as tf
+
+    class Own(tf.keras.layers.Layer):
+        def build(self, shape):
+            constant = tf.keras.initializers.Constant
+            self.scale = self.add_weight(name="scale", shape=shape[-1:], initializer=constant(0.7))
+            self.shift = self.add_weight(
+                name="shift", shape=(), initializer=constant(0.2), trainable=False
+            )
+
+        def call(self, inputs):
+            return tf.math.sinh(inputs * self.scale + self.shift)
+
+    glorot, penalty = tf.keras.initializers.GlorotUniform, tf.keras.regularizers.L2(0.1)
+    dense = tf.keras.layers.Dense
+    first, local = dense(5, kernel_initializer=glorot(seed=1), kernel_regularizer=penalty), Own()
+    last = dense(3, kernel_initializer=glorot(seed=2), bias_regularizer=penalty)
+    keras_model = tf.keras.Sequential(
+        [tf.keras.layers.InputLayer(input_shape=(6,)), first, local, last]
+    )
+    return t.learning.models.ReconstructionModel.from_keras_model_and_layers(
+        keras_model, global_layers=[last, first], local_layers=[local], input_spec=spec
+    )
+
+
+def _by_hand(t, spec):
+    """The same sorts of variables, in a class."""
+    import tensorflow as tf
+
+    output = collections.namedtuple("Output", ["predictions", "labels", "num_examples"])
+
+    class ByHand(t.learning.models.ReconstructionModel):
+        def __init__(self):
+            self.kernel = tf.Variable(tf.keras.initializers.GlorotUniform(seed=1)([6, 3]))
+            self.centre = tf.Variable(tf.fill([6], 0.4), trainable=False)
+            self.bias = tf.Variable(tf.zeros([3]))
+            self.scale = tf.Variable(1.5, trainable=False)
+
+        global_trainable_variables = property(lambda self: [self.kernel])
+        global_non_trainable_variables = property(lambda self: [self.centre])
+        local_trainable_variables = property(lambda self: [self.bias])
+        local_non_trainable_variables = property(lambda self: [self.scale])
+        input_spec = property(lambda self: spec)
+
+        def forward_pass(self, batch_input, training=True):
+            x, y = batch_input["x"] - self.centre, batch_input["y"]
+            return output(self.scale * (x @ self.kernel) + self.bias, y, tf.shape(y)[0])
+
+    return ByHand()
+
+
+@pytest.mark.filterwarnings("ignore::fedbridge.tff._errors.Note")
+@pytest.mark.parametrize("reduction", ["auto", "none"])
+@pytest.mark.parametrize("make", [_own_layer, _by_hand])
+def test_models_with_code_of_their_own_are_tffs(tff, make, reduction):
+    import tensorflow as tf
+
+    spec = _dataset(_arrays(1, 0)).element_spec
+    loss_fn = lambda: tf.keras.losses.SparseCategoricalCrossentropy(True, reduction=reduction)
+
+    def found(t):
+        model_fn = lambda: make(t, spec)
+        given = dict(loss_fn=loss_fn, metrics_fn=_metrics)
+        process = t.learning.algorithms.build_fed_recon(model_fn, **given)
+        evaluation = t.learning.algorithms.build_fed_recon_eval(model_fn, **given)
+        state, evaluated, metrics = process.initialize(), evaluation.initialize(), []
+        for clients in (ROUNDS[0], ROUNDS[1], ROUNDS[-1]):
+            data = [_dataset(client) for client in clients]
+            state, trained = process.next(state, data)
+            weights = process.get_model_weights(state)
+            output = evaluation.next(evaluation.set_model_weights(evaluated, weights), data)
+            evaluated = output.state
+            metrics.append([trained["client_work"], output.metrics["client_work"]])
+        return metrics, [list(weights.trainable), list(weights.non_trainable)]
+
+    theirs, mine = found(tff), found(our_tff)
+    for expected, one in zip(tf.nest.flatten(theirs), tf.nest.flatten(mine), strict=True):
+        np.testing.assert_allclose(one, expected, rtol=1e-5, atol=1e-6)  # three rounds
+
+
 def test_the_converter_refuses_what_tff_refuses(tff):
     spec = _dataset(_arrays(1, 0)).element_spec
     convert = tff.learning.models.ReconstructionModel.from_keras_model_and_layers

@@ -18,7 +18,7 @@ from fedbridge.bridge.old_metrics import old_training_metrics
 from fedbridge.cli import app
 from fedbridge.tff import _client_batches, _process, _run
 from fedbridge.tff._errors import Note, runs
-from fedbridge.tff.learning import _reconstruction
+from fedbridge.tff.learning import _reconstruction_core
 from fedbridge.tff_io import write_sql
 
 RNG = np.random.default_rng(0)
@@ -339,7 +339,7 @@ def test_a_name_that_is_not_there(name, words):
         (lambda: tff.jax.computation, "tff.jax.computation is not in fedbridge.tff yet"),
         (
             lambda: tff.learning.algorithms.build_fed_recon(model_fn, loss_fn=None),
-            "model_fn returned KerasModel: fedbridge reconstructs Keras models",
+            "model_fn returned KerasModel: Federated Reconstruction takes models",
         ),
         (
             lambda: tff.learning.algorithms.build_personalization_eval_computation(
@@ -647,6 +647,31 @@ def test_reconstruction_weighs_clients_by_a_function_of_their_metrics():
     assert not np.array_equal(alike, weights(lambda metrics: metrics["loss"][0] ** 4))
 
 
+def test_reconstruction_refuses_what_it_does_not_compute():
+    class Own(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs
+
+    models, metric = tff.learning.models, keras.metrics.MeanSquaredError
+    dense, loss = keras.layers.Dense(3), keras.losses.MeanSquaredError()
+    of = lambda *layers: models.ReconstructionModel.from_keras_model_and_layers(
+        keras.Sequential([keras.layers.Input((4,)), *layers]),
+        global_layers=[dense],
+        local_layers=[],
+    )
+    for model_fn, metrics_fn, words in (
+        (lambda: of(dense, Own()), None, "is of the custom class Own, which fedbridge does not"),
+        (lambda: of(dense), lambda: [metric("loss")], 'or one is called "loss" like the loss'),
+        (lambda: of(dense), lambda: [metric("a"), metric("a")], "two metrics have the same name"),
+    ):
+        with pytest.raises(fb.ModelError, match=words):
+            tff.learning.algorithms.build_fed_recon(
+                model_fn, loss_fn=lambda: loss, metrics_fn=metrics_fn
+            )
+    with pytest.raises(TypeError, match="forward_pass"):  # as Python says it under TFF
+        type("ByHand", (models.ReconstructionModel,), {})()
+
+
 def test_constraints_of_keras_do_nothing_and_one_line_says_so():
     dense = keras.layers.Dense(3, kernel_constraint="non_neg", bias_constraint="non_neg")
     model = keras.Sequential([keras.layers.Input((4,)), dense])
@@ -657,7 +682,7 @@ def test_constraints_of_keras_do_nothing_and_one_line_says_so():
     for core_model in (
         models.from_keras_model(model, loss, None).core_model,
         models.functional_model_from_keras(model, loss, None).core_model,
-        lambda: _reconstruction.core_model(lambda: partly_local, lambda: loss, None),
+        lambda: _reconstruction_core.core_model(lambda: partly_local, lambda: loss, None),
     ):
         with pytest.warns(Note, match="constraints of weights as in TFF, never applied"):
             assert len(core_model().initial_weights.trainable) == 2

@@ -43,9 +43,12 @@ from fedbridge.tff_io._keras_optimizers import (
 )
 from fedbridge.tff_io._keras_reconstruction import (
     Partition as Partition,
+    check_names as check_names,
     from_keras_reconstruction as from_keras_reconstruction,
     from_keras_reconstruction_config as from_keras_reconstruction_config,
     from_keras_reconstruction_variables as from_keras_reconstruction_variables,
+    partition_of as partition_of,
+    partly_local as partly_local,
 )
 from fedbridge.tff_io._leaf import from_leaf as from_leaf
 from fedbridge.tff_io._program_state import (

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from fedbridge.jax_core import (
     Batch,
     Forward,
+    Metric,
     Model,
     ModelError,
     ModelWeights,
@@ -109,6 +110,20 @@ def from_keras_reconstruction_variables(
     """
     metrics = () if metrics is None else metrics
     model = from_keras(keras_model, loss, metrics, constraints=constraints)
+    reported = _metrics_and_loss(model, len(metrics))
+    return partly_local(model, partition_of(keras_model, groups), reported)
+
+
+def partition_of(keras_model: Any, groups: Mapping[str, Sequence[Any]]) -> Partition:
+    """The numbers of a Keras model's variables in its two lists.
+
+    Args:
+        keras_model: The model.
+        groups: Which of its variables are whose, by the fields of `Partition`.
+
+    Raises:
+        ModelError: A variable belongs to two groups, or to none.
+    """
     sides = {
         "trainable": list(keras_model.trainable_weights),
         "non_trainable": list(keras_model.non_trainable_weights),
@@ -117,7 +132,7 @@ def from_keras_reconstruction_variables(
     numbers = {
         group: _numbers(chosen, sides[group.partition("_")[2]]) for group, chosen in groups.items()
     }
-    return _partly_local(model, Partition(**numbers), len(metrics))
+    return Partition(**numbers)
 
 
 def from_keras_reconstruction_config(
@@ -160,11 +175,19 @@ def from_keras_reconstruction_config(
     """
     weights = _joined(partition, global_weights, local_weights)
     model = from_keras_config(class_name, config, loss=loss, metrics=metrics, weights=weights)
-    return _partly_local(model, partition, len(metrics))
+    return partly_local(model, partition, _metrics_and_loss(model, len(metrics)))
 
 
-def _partly_local(model: Model, partition: Partition, num_metrics: int) -> ReconstructionModel:
-    """The model of all weights with its weights divided, the metrics and the objective TFF's."""
+def partly_local(
+    model: Model, partition: Partition, metrics: Mapping[str, Metric]
+) -> ReconstructionModel:
+    """A model whose weights are divided, and whose objective is the loss alone.
+
+    Args:
+        model: A model of all weights, in flat lists.
+        partition: Which of them are whose.
+        metrics: Of the model that is returned.
+    """
 
     def forward(
         global_weights: ModelWeights,
@@ -178,14 +201,6 @@ def _partly_local(model: Model, partition: Partition, num_metrics: int) -> Recon
         found = model.forward(weights, batch, mask, key, training)
         return found._replace(objective=found.metric_loss)
 
-    names = list(model.metrics)[:num_metrics]
-    if "loss" in names:
-        raise ModelError(
-            'two metrics have the same name, or one is called "loss" like the loss itself; give'
-            " every metric a name of its own"
-        )
-    metrics = OrderedDict((name, model.metrics[name]) for name in names)
-    metrics["loss"] = fb_metrics.mean_of_batches(lambda batch, forward, mask: forward.metric_loss)
     pick = lambda side, which: [side[number] for number in which]
     start = model.initial_weights
     local = ModelWeights(
@@ -203,6 +218,31 @@ def _partly_local(model: Model, partition: Partition, num_metrics: int) -> Recon
         model.masked,
         model.check,
     )
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Refuses metrics that TFF's reconstruction cannot tell apart.
+
+    Args:
+        names: Of all metrics but the loss.
+
+    Raises:
+        ModelError: Two are the same, or one is "loss".
+    """
+    if len({*names, "loss"}) <= len(names):
+        raise ModelError(
+            'two metrics have the same name, or one is called "loss" like the loss itself; give'
+            " every metric a name of its own"
+        )
+
+
+def _metrics_and_loss(model: Model, num_metrics: int) -> OrderedDict[str, Metric]:
+    """The metrics given, then the loss as TFF's reconstruction reports it."""
+    names = list(model.metrics)[:num_metrics]
+    check_names(names)
+    metrics = OrderedDict((name, model.metrics[name]) for name in names)
+    metrics["loss"] = fb_metrics.mean_of_batches(lambda batch, forward, mask: forward.metric_loss)
+    return metrics
 
 
 def _joined(

@@ -144,8 +144,9 @@ def _checked_report(body: Body, weights: ModelWeights) -> OrderedDict[str, Any]:
     start, fixed = (_constants(jax.tree.leaves(side)) for side in weights)
 
     def report(*batches: Any) -> Any:
-        whole = lambda: OrderedDict(body.compute(start, fixed, batches, True).report)
-        return tf.function(whole).get_concrete_function()()
+        whole = lambda batches: OrderedDict(body.compute(start, fixed, batches, True).report)
+        rows = [tf.nest.map_structure(_any_rows, body.input_spec) for _ in batches]
+        return tf.function(whole).get_concrete_function(rows)(list(batches))
 
     of = lambda *batches: [np.asarray(leaf) for leaf in _leaves(report(*batches))]
     added = [a + b for a, b in zip(of(one), of(other), strict=True)]

@@ -5,7 +5,7 @@ from typing import Any
 from fedbridge import algorithms, jax_core as fc
 from fedbridge.tff import _arguments as arguments
 from fedbridge.tff._process import LearningProcess
-from fedbridge.tff.learning._reconstruction import core_model
+from fedbridge.tff.learning._reconstruction_core import core_model
 from fedbridge.tff.learning._signatures import typed
 from fedbridge.tff.learning._weighting import client_weight, metrics_weight
 

@@ -52,6 +52,11 @@ def mean_loss(loss: Callable[[Any, Any], Any]) -> Any:
     return Loss()
 
 
+def mean_of_batches(loss: Callable[..., Any]) -> Any:
+    """The metric "loss" of a reconstruction: the loss of batches, each counted once."""
+    return _keras().metrics.MeanMetricWrapper(loss, name="loss")
+
+
 def _keras() -> Any:
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is not None:

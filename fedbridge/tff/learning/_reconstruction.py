@@ -1,23 +1,58 @@
-"""`tff.learning.models.ReconstructionModel`: Keras models of which a part stays on the client."""
+"""`tff.learning.models.ReconstructionModel`: models of which a part stays on the client."""
 
+import abc
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from fedbridge import jax_core as fc
 from fedbridge.tff import _arguments as arguments
-from fedbridge.tff._errors import note_constraint
 from fedbridge.tff._process import ModelWeights
-from fedbridge.tff_io import Partition, from_keras_reconstruction_variables
+from fedbridge.tff.learning._variable_model import x_and_y
+from fedbridge.tff_io import Partition
 
 
-class ReconstructionModel:
-    """TFF's model with global and local variables, made of a Keras model."""
+class BatchOutput(NamedTuple):
+    """What a forward pass computes: predictions, their labels, and how many examples."""
+
+    predictions: Any = None
+    labels: Any = None
+    num_examples: Any = None
+
+
+class ReconstructionModel(abc.ABC):
+    """TFF's model with global and local variables: of a Keras model, or a subclass's own."""
 
     simple_dataset_split_fn = staticmethod(fc.simple_dataset_split_fn)
     build_dataset_split_fn = staticmethod(fc.build_dataset_split_fn)
 
-    def __init__(self, keras_model: Any, groups: Mapping[str, Sequence[Any]], input_spec: Any):
-        self.keras_model, self.groups, self.input_spec = keras_model, groups, input_spec
+    @property
+    @abc.abstractmethod
+    def global_trainable_variables(self) -> Iterable[Any]:
+        """What the server trains."""
+
+    @property
+    @abc.abstractmethod
+    def global_non_trainable_variables(self) -> Iterable[Any]:
+        """What the server has besides."""
+
+    @property
+    @abc.abstractmethod
+    def local_trainable_variables(self) -> Iterable[Any]:
+        """What a client reconstructs."""
+
+    @property
+    @abc.abstractmethod
+    def local_non_trainable_variables(self) -> Iterable[Any]:
+        """What a client has besides."""
+
+    @property
+    @abc.abstractmethod
+    def input_spec(self) -> Any:
+        """The structure of a batch, with `tf.TensorSpec`s."""
+
+    @abc.abstractmethod
+    def forward_pass(self, batch_input: Any, training: bool = True) -> Any:
+        """The predictions, labels and number of examples of a batch, as attributes."""
 
     @classmethod
     def from_keras_model_and_layers(
@@ -35,7 +70,7 @@ class ReconstructionModel:
         }
         of = lambda whose, side: [w for layer in layers[whose] for w in getattr(layer, side)]
         groups = {group: of(*_of_layer(group)) for group in Partition._fields}
-        return cls(keras_model, groups, input_spec)
+        return KerasReconstructionModel(keras_model, groups, input_spec)
 
     @classmethod
     def from_keras_model_and_variables(
@@ -57,7 +92,7 @@ class ReconstructionModel:
             group: arguments.listed(f"{group}_variables", given)
             for group, given in zip(Partition._fields, variables, strict=True)
         }
-        return cls(keras_model, groups, input_spec)
+        return KerasReconstructionModel(keras_model, groups, input_spec)
 
     @staticmethod
     def get_global_variables(model: "ReconstructionModel") -> ModelWeights:
@@ -74,38 +109,31 @@ class ReconstructionModel:
         """Whether no variable is local."""
         return not (model.local_trainable_variables or model.local_non_trainable_variables)
 
-    def __getattr__(self, name: str) -> Any:
-        group = name.removesuffix("_variables")
-        if group == name or group not in Partition._fields:
-            raise AttributeError(name)
-        return self.groups[group]
+
+class KerasReconstructionModel(ReconstructionModel):
+    """What is made of a Keras model."""
+
+    global_trainable_variables: Any = None
+    global_non_trainable_variables: Any = None
+    local_trainable_variables: Any = None
+    local_non_trainable_variables: Any = None
+    input_spec: Any = None
+
+    def __init__(self, keras_model: Any, groups: Mapping[str, Sequence[Any]], input_spec: Any):
+        self.keras_model, self.groups, self.input_spec = keras_model, groups, input_spec
+        for group, variables in groups.items():
+            setattr(self, f"{group}_variables", variables)
+
+    def forward_pass(self, batch_input: Any, training: bool = True) -> BatchOutput:
+        """Keras' predictions."""
+        import tensorflow as tf
+
+        x, y = x_and_y(batch_input)
+        predictions = self.keras_model(x, training=training)
+        return BatchOutput(predictions, y, tf.shape(tf.nest.flatten(x)[0])[0])
 
 
 def _of_layer(group: str) -> tuple[str, str]:
     """Whose it is, and a layer's `non_trainable_weights`, say."""
     whose, _, side = group.partition("_")
     return whose, f"{side}_weights"
-
-
-def core_model(model_fn: Any, loss_fn: Any, metrics_fn: Any) -> fc.ReconstructionModel:
-    """The model that the builders of the core take.
-
-    Args:
-        model_fn: A function that makes a `ReconstructionModel`.
-        loss_fn: A function that makes a Keras loss.
-        metrics_fn: A function that makes a list of Keras metrics, or None.
-
-    Raises:
-        ModelError: It makes something else.
-    """
-    made = arguments.made_by(model_fn)
-    if type(made) is not ReconstructionModel:
-        raise fc.ModelError(
-            f"model_fn returned {type(made).__name__}: fedbridge reconstructs Keras models; return "
-            "tff.learning.models.ReconstructionModel.from_keras_model_and_layers(...)."
-        )
-    loss = loss_fn() if callable(loss_fn) and not hasattr(loss_fn, "reduction") else loss_fn
-    metrics = metrics_fn() if metrics_fn else []
-    return from_keras_reconstruction_variables(
-        made.keras_model, made.groups, loss, metrics, constraints=note_constraint
-    )

@@ -7,13 +7,15 @@ TensorFlow, for scripts that call them: strategies of personalization, Federated
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from fedbridge import jax_core as fc
 from fedbridge.tff._errors import note, note_constraint
 from fedbridge.tff.learning._keras_finalizer import create_keras_metric_finalizer, is_made
 from fedbridge.tff.learning._keras_metrics import counters, mean_loss
 from fedbridge.tff_io import Body, Computed, from_keras, from_tensorflow
+
+_Core = TypeVar("_Core")
 
 
 class BatchOutput(NamedTuple):
@@ -98,7 +100,52 @@ def body_of(
     return body, [variable for variable, _ in local]
 
 
-class KerasModel(VariableModel):
+class MeasuredModel(VariableModel):
+    """A model with Keras metrics: a subclass gives `get_metrics`.
+
+    Attributes:
+        makers: Functions that make the first of the metrics, or these metrics themselves.
+    """
+
+    makers: Sequence[Any] = ()
+    _finalizers: OrderedDict[str, Callable[[Any], Any]] | None = None
+
+    def get_metrics(self) -> list[Any]:
+        """All metrics."""
+        raise NotImplementedError
+
+    @property
+    def local_variables(self) -> list[Any]:
+        """Those of the metrics."""
+        return [variable for metric in self.get_metrics() for variable in metric.variables]
+
+    def report_local_unfinalized_metrics(self) -> OrderedDict[str, list[Any]]:
+        """The values of the metrics' variables."""
+        import tensorflow as tf
+
+        return OrderedDict(
+            (metric.name, [tf.convert_to_tensor(variable) for variable in metric.variables])
+            for metric in self.get_metrics()
+        )
+
+    def metric_finalizers(self) -> OrderedDict[str, Callable[[Any], Any]]:
+        """From those values to the metrics."""
+        if self._finalizers is None:
+            metrics = self.get_metrics()
+            makers = [*self.makers, *metrics[len(self.makers) :]]
+            self._finalizers = OrderedDict(
+                (metric.name, create_keras_metric_finalizer(make))
+                for metric, make in zip(metrics, makers, strict=True)
+            )
+        return self._finalizers
+
+    def reset_metrics(self) -> None:
+        """The metrics start anew."""
+        for variable in self.local_variables:
+            variable.assign(variable * 0)
+
+
+class KerasModel(MeasuredModel):
     """What `from_keras_model` makes."""
 
     def __init__(
@@ -114,9 +161,8 @@ class KerasModel(VariableModel):
         self.input_spec = input_spec
         # As in TFF, functions make their metrics now.
         self._given = [m if is_made(m) else m() for m in metrics]
-        self._makers = list(metrics)
+        self.makers = list(metrics)
         self._metrics: list[Any] | None = None
-        self._finalizers: OrderedDict[str, Callable[[Any], Any]] | None = None
         self._forward: Callable[..., BatchOutput] | None = None
         self._core: fc.Model | None = None
 
@@ -127,35 +173,20 @@ class KerasModel(VariableModel):
             ModelError: For a layer, loss or metric that neither computes.
         """
         if self._core is None:
-            try:
-                self._core = from_keras(
+            self._core = converted_or_code(
+                self._keras_model,
+                self._given,
+                self.input_spec,
+                lambda: from_keras(
                     self._keras_model,
                     self._loss,
                     self._given,
                     loss_weights=self._loss_weights,
                     constraints=note_constraint,
-                )
-            except fc.ModelError as unknown:
-                if not self._is_tensorflow_code():
-                    if _is_recurrent(self._keras_model):
-                        raise fc.ModelError(
-                            f"{unknown} (a model with recurrent layers is not run as TensorFlow "
-                            "code, where there is more)"
-                        ) from unknown
-                    raise
-                reason = str(unknown).partition(";")[0]
-                note(f"the Keras model is taken as TensorFlow code: {reason}")
-                self._core = super().core_model()
+                ),
+                super().core_model,
+            )
         return self._core
-
-    def _is_tensorflow_code(self) -> bool:
-        """Whether TensorFlow is there, and no layer is recurrent: those are the converter's alone.
-
-        What has two metrics of one name is wrong in TensorFlow too.
-        """
-        names = [metric.name for metric in self._given]
-        there = "tensorflow" in sys.modules and self.input_spec is not None
-        return there and len(set(names)) == len(names) and not _is_recurrent(self._keras_model)
 
     @property
     def trainable_variables(self) -> list[Any]:
@@ -166,11 +197,6 @@ class KerasModel(VariableModel):
     def non_trainable_variables(self) -> list[Any]:
         """Keras' own."""
         return list(self._keras_model.non_trainable_weights)
-
-    @property
-    def local_variables(self) -> list[Any]:
-        """Those of the metrics."""
-        return [variable for metric in self.get_metrics() for variable in metric.variables]
 
     def get_metrics(self) -> list[Any]:
         """The metrics given, then TFF's: the loss, and the counters that are not among them."""
@@ -215,30 +241,44 @@ class KerasModel(VariableModel):
         each = zip(weights, given, y, predictions, strict=True)
         return sum(weight * loss(one, prediction) for weight, loss, one, prediction in each)
 
-    def report_local_unfinalized_metrics(self) -> OrderedDict[str, list[Any]]:
-        """The values of the metrics' variables."""
-        import tensorflow as tf
 
-        return OrderedDict(
-            (metric.name, [tf.convert_to_tensor(variable) for variable in metric.variables])
-            for metric in self.get_metrics()
-        )
+def converted_or_code(
+    keras_model: Any,
+    metrics: Sequence[Any],
+    input_spec: Any,
+    convert: Callable[[], _Core],
+    take: Callable[[], _Core],
+) -> _Core:
+    """What `convert` makes; where that does not know a part, what `take` makes, with a note.
 
-    def metric_finalizers(self) -> OrderedDict[str, Callable[[Any], Any]]:
-        """From those values to the metrics."""
-        if self._finalizers is None:
-            metrics = self.get_metrics()
-            makers = [*self._makers, *metrics[len(self._makers) :]]
-            self._finalizers = OrderedDict(
-                (metric.name, create_keras_metric_finalizer(make))
-                for metric, make in zip(metrics, makers, strict=True)
-            )
-        return self._finalizers
+    Args:
+        keras_model: The model.
+        metrics: Made ones.
+        input_spec: What a batch looks like; None: nobody says.
+        convert: By the converter of Keras models.
+        take: Of the same model as TensorFlow code.
 
-    def reset_metrics(self) -> None:
-        """The metrics start anew."""
-        for variable in self.local_variables:
-            variable.assign(variable * 0)
+    Raises:
+        ModelError: By the converter, where there is no TensorFlow, two metrics share a name, which
+            is wrong in TensorFlow too, or a layer is recurrent: those are the converter's alone.
+    """
+    try:
+        return convert()
+    except fc.ModelError as unknown:
+        names = [metric.name for metric in metrics]
+        there = "tensorflow" in sys.modules and input_spec is not None
+        recurrent = _is_recurrent(keras_model)
+        if there and len(set(names)) == len(names) and not recurrent:
+            reason = str(unknown).partition(";")[0]
+        elif recurrent:
+            raise fc.ModelError(
+                f"{unknown} (a model with recurrent layers is not run as TensorFlow "
+                "code, where there is more)"
+            ) from unknown
+        else:
+            raise
+    note(f"the Keras model is taken as TensorFlow code: {reason}")
+    return take()
 
 
 def _check_built(keras_model: Any) -> None:

@@ -6,7 +6,10 @@ from fedbridge import jax_core as fc
 from fedbridge.tff import _process
 from fedbridge.tff._errors import missing
 from fedbridge.tff.learning._fed_recon import build_fed_recon_eval, fed_recon
-from fedbridge.tff.learning._reconstruction import ReconstructionModel
+from fedbridge.tff.learning._reconstruction import (
+    BatchOutput as BatchOutput,
+    ReconstructionModel,
+)
 
 Model = ReconstructionModel
 build_dataset_split_fn = fc.build_dataset_split_fn
