@@ -24,20 +24,36 @@ def with_equations(jaxpr: Any, equations: Sequence[JaxprEqn]) -> Any:
 
 
 @functools.cache
-def eigen_convolutions() -> Mapping[str, Any]:
-    """Options of `jax.jit` that leave convolutions on a CPU to Eigen, which uses all cores."""
-    # From jax 0.10.2 on XLA hands those of two dimensions to YNNPACK, on one core. Named here is
-    # what YNNPACK goes on computing: products and sums. It can go when
-    # tests/test_convolutions.py finds the convolutions at Eigen without it.
+def cpu_options() -> Mapping[str, Any]:
+    """Options of `jax.jit` with which XLA computes rounds fast on a CPU."""
     if jax.__version_info__ < (0, 10):
         return {}
-    libraries = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
-    options: Any = {"compiler_options": {"xla_cpu_experimental_ynn_fusion_type": libraries}}
+    known = {name: value for name, value in _FAST.items() if _known(name, value)}
+    return {"compiler_options": known}
+
+
+# Experimental ones, which another version may not know. YNNPACK goes on computing what is named
+# here, products and sums, and leaves convolutions of two dimensions to Eigen, which uses all cores
+# (from jax 0.10.2 on XLA hands them to YNNPACK, on one core; it can go when
+# tests/test_convolutions.py finds them at Eigen without it). And operations run one after the other
+# as they come: handed out to threads, the small ones of a local step wait for each other longer
+# than they take, all the more where every core is a device.
+_FAST = {
+    "xla_cpu_experimental_ynn_fusion_type": (
+        "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+    ),
+    "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED",
+}
+
+
+@functools.cache
+def _known(name: str, value: str) -> bool:
+    options: Any = {"compiler_options": {name: value}}
     try:
         jax.jit(lambda: 0, **options).lower().compile()
-    except RuntimeError:  # an experimental option, which another version may not know
-        return {}
-    return options
+    except RuntimeError:
+        return False
+    return True
 
 
 def cpu_devices(count: int) -> None:

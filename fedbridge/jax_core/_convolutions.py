@@ -24,7 +24,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 from jaxtyping import Array, Float
 
-from fedbridge.jax_core._compat import eigen_convolutions, with_equations
+from fedbridge.jax_core._compat import cpu_options, with_equations
 
 
 def jit_on_cpu(fn: Callable, **options: Any) -> Callable:
@@ -41,7 +41,7 @@ def jit_on_cpu(fn: Callable, **options: Any) -> Callable:
         >>> float(jit_on_cpu(jnp.sin)(0.0))
         0.0
     """
-    return jax.jit(canonical_convolutions(fn), **eigen_convolutions(), **options)
+    return jax.jit(canonical_convolutions(fn), **cpu_options(), **options)
 
 
 def canonical_convolutions(fn: Callable) -> Callable:
