@@ -542,6 +542,12 @@ def test_a_state_of_other_shapes_or_kinds_is_refused(kind):
         assert_one_sentence(str(caught.value))
 
 
+def test_rounds_begin_with_a_cohort():
+    process = fed_avg()
+    with pytest.raises(fb.ArgumentError, match=r"cohorts is \[\]; it must be at least one cohort."):
+        process.begin(process.initialize(), [])
+
+
 @pytest.mark.parametrize("rate", [0.1, 1, np.float64(0.1), np.array(0.1, np.float16)], ids=repr)
 def test_a_number_of_any_width_may_stand_in_a_state(rate):
     """Of Python and NumPy, as files and other programs give them."""

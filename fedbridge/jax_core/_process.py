@@ -316,6 +316,7 @@ def learning_process(
         return begin(state, cohort)()
 
     def begin_all(state: LearningAlgorithmState, cohorts: Sequence[Cohort]) -> Finish:
+        check_argument(len(cohorts) > 0, "cohorts", cohorts, "at least one cohort")
         several = begin_fused(state, cohorts) if begin_fused and len(cohorts) > 1 else None
         return several or one_by_one(begin)(state, cohorts)
 
