@@ -734,6 +734,13 @@ def test_an_exception_of_the_script_is_its_own(tmp_path):
     assert second == f'  File "{tmp_path}/script.py", line 5, in <module>'
 
 
+def test_a_function_of_the_scripts_own_may_have_a_name_of_tffs(tmp_path):
+    then = "def build_fed_eval(model): ...\nbuild_fed_eval(units=3)"
+    done = run(tmp_path, then)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("TypeError: build_fed_eval() got an unexpected")
+
+
 @pytest.mark.parametrize("code, expected", [("3", 3), ("", 0), ("'no'", 1)])
 def test_the_exit_code_is_the_scripts(tmp_path, code, expected):
     assert run(tmp_path, f"sys.exit({code})").returncode == expected

@@ -114,10 +114,12 @@ def _cure(error: Exception) -> str | None:
         except AttributeError as why:
             return str(why)
         return None
-    asked = re.search(r"(\w+)\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    asked = re.match(r"(\w+)\(\) got an unexpected keyword argument '(\w+)'", str(error))
     function = public_function(asked[1]) if asked else None
     if asked is None or function is None:
         return None
+    if getattr(sys.modules["__main__"], asked[1], function) is not function:
+        return None  # a function of the script's own, which has that name
     known = list(inspect.signature(function).parameters)
     near = difflib.get_close_matches(asked[2], known, n=1)
     nearest = f"; the nearest is {near[0]}" if near else ""
