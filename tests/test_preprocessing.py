@@ -402,12 +402,7 @@ def test_vocabularies_are_read(tmp_path):
     with pytest.raises(fb.ClientDataError, match="vocab_size is 0; ask for at least one"):
         fb.read_word_counts(path, 0)
     path.write_text("the 12\nto\n")
-    with pytest.raises(
-        fb.ClientDataError, match=r"line 2 is 'to\\n', not a new word and its count"
-    ):
-        fb.read_word_counts(path)
-    path.write_text("the 12\nto 3\nthe 2\n")
-    with pytest.raises(fb.ClientDataError, match="line 3 is .*not a new word and its count"):
+    with pytest.raises(fb.ClientDataError, match=r"line 2 is 'to\\n', not a word and its count"):
         fb.read_word_counts(path)
     path.write_bytes(b"\xff\xfe\0")
     with pytest.raises(fb.ClientDataError, match="this is no text"):

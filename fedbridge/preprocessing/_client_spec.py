@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, SupportsInt
 
 from fedbridge.jax_core import ArgumentError, Batches, Pipeline
-from fedbridge.jax_core._errors import check_argument, is_whole
+from fedbridge.jax_core._errors import check_argument
 
 SHUFFLE_BUFFER_SIZES = {"emnist": 418, "stackoverflow": 1000, "shakespeare": 50, "cifar100": 500}
 """What a `ClientSpec` without a `shuffle_buffer_size` means, by data set."""
@@ -43,7 +43,7 @@ class ClientSpec:
             if value is None and field.default is None:
                 continue
             allowed = "a positive integer" + (" or None" if field.default is None else "")
-            good = is_whole(value, 1)
+            good = isinstance(value, int) and value > 0
             check_argument(good, f"ClientSpec: {field.name}", value, allowed)
 
     def pipeline(self, data_set: str, seed: int | None = None) -> Pipeline:

@@ -1,6 +1,5 @@
 """Ids that are no words, and how a sequence of ids becomes an input and a target."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -20,7 +19,7 @@ class SpecialTokens(NamedTuple):
     """
 
     padding: int
-    out_of_vocab: Sequence[int]
+    out_of_vocab: tuple[int, ...]
     beginning_of_sentence: int
     end_of_sentence: int
 
@@ -33,7 +32,7 @@ class SpecialTokens(NamedTuple):
 def special_tokens(vocab_size: int, num_out_of_vocab_buckets: int = 1) -> SpecialTokens:
     """Padding is 0, words are 1 to `vocab_size`, then unknown words, beginning and end."""
     last = vocab_size + num_out_of_vocab_buckets
-    return SpecialTokens(0, range(vocab_size + 1, last + 1), last + 1, last + 2)
+    return SpecialTokens(0, tuple(range(vocab_size + 1, last + 1)), last + 1, last + 2)
 
 
 def id_dtype(largest: int) -> type[np.signedinteger]:

@@ -9,6 +9,9 @@ from jaxtyping import Int32
 from fedbridge.jax_core._errors import ArgumentError, check_argument
 from fedbridge.preprocessing._fingerprint import fingerprint64
 
+MOST_BUCKETS = 1_000_000
+"""For unknown words: each is an id of its own, which a model has an output for."""
+
 
 class Vocabulary(dict[bytes, int]):
     """Word to id, counted from zero; an unknown word has the id of its bucket after the last word.
@@ -38,8 +41,9 @@ class Vocabulary(dict[bytes, int]):
         if len(self) < len(keys):
             again = next(word for i, word in enumerate(keys) if self[word] != i)
             raise ArgumentError(f"word {again!r} is in the vocabulary twice; it must be once.")
-        buckets = isinstance(num_oov_buckets, int) and num_oov_buckets > 0
-        check_argument(buckets, "num_out_of_vocab_buckets", num_oov_buckets, "a positive integer")
+        buckets = isinstance(num_oov_buckets, int) and 0 < num_oov_buckets <= MOST_BUCKETS
+        allowed = f"a positive integer, at most {MOST_BUCKETS}"
+        check_argument(buckets, "num_out_of_vocab_buckets", num_oov_buckets, allowed)
         self.num_oov_buckets = num_oov_buckets
 
     def __missing__(self, word: bytes) -> int:

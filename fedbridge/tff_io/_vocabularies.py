@@ -36,13 +36,11 @@ def read_word_counts(path: str | os.PathLike[str], vocab_size: int | None = None
             for number, line in enumerate(file, 1):
                 try:
                     word, count = line.split()
-                    if int(count) < 0 or word in counts:
-                        raise ValueError
                     counts[word] = int(count)
                 except ValueError:
                     raise ClientDataError(
-                        f"{path}: line {number} is {line[:40]!r}, not a new word and its count; "
-                        "give the file stackoverflow.word_count."
+                        f"{path}: line {number} is {line[:40]!r}, not a word and its count; give "
+                        "the file stackoverflow.word_count."
                     ) from None
                 if len(counts) == vocab_size:
                     break
@@ -77,7 +75,7 @@ def read_tag_counts(path: str | os.PathLike[str], vocab_size: int | None = None)
             counts = json.load(file)
         except ValueError:
             counts = None
-    if not isinstance(counts, dict) or not all(is_whole(n, 0) for n in counts.values()):
+    if not isinstance(counts, dict) or not all(type(n) is int for n in counts.values()):
         raise ClientDataError(
             f"{path}: it holds no JSON dictionary of tags and counts; give the unpacked file "
             "stackoverflow.tag_count."
