@@ -214,7 +214,7 @@ def evaluation_process(
     check_argument(right, "execution", execution, "of the type Execution")
 
     def initialize() -> LearningAlgorithmState:
-        weights = jax.tree.map(jnp.asarray, model.initial_weights)
+        weights = jax.tree.map(jnp.array, model.initial_weights)
         aggregator = OrderedDict(value_sum_process=(), weight_sum_process=())
         return LearningAlgorithmState(weights, (), report.initialize(), aggregator, ())
 

@@ -174,8 +174,8 @@ def compose_learning_process(
     on_host, summing = isinstance(aggregator, HostAggregator), cast(Aggregator, aggregator)
 
     def initialize() -> LearningAlgorithmState:
-        # Copies, where `jax.device_put` may leave a NumPy array where it lies.
-        weights = jax.tree.map(jnp.asarray, model.initial_weights)
+        # Copies, where `asarray` and `device_put` may leave a NumPy array where it lies.
+        weights = jax.tree.map(jnp.array, model.initial_weights)
         return LearningAlgorithmState(
             weights,
             (),
@@ -326,7 +326,7 @@ def learning_process(
         check_same_shapes(old, weights)
         check_same_kinds(old, weights)
         new = from_named_leaves(old, named_leaves(weights))
-        cast = lambda leaf, like: jnp.asarray(leaf, jnp.asarray(like).dtype)
+        cast = lambda leaf, like: jnp.array(leaf, jnp.asarray(like).dtype)
         return state._replace(global_model_weights=jax.tree.map(cast, new, old))
 
     def hparams_of(state: LearningAlgorithmState) -> OrderedDict:
