@@ -6,7 +6,12 @@ the program.
 
 from typing import Any
 
-from fedbridge.jax_core._aggregators import Aggregator, MeasuredProcessOutput, check_aggregator
+from fedbridge.jax_core._aggregators import (
+    Aggregator,
+    HostAggregator,
+    MeasuredProcessOutput,
+    check_aggregator,
+)
 from fedbridge.jax_core._client_work import ClientResult, ClientWork, check_weight
 from fedbridge.jax_core._clients import ClientOutput
 from fedbridge.jax_core._errors import check_argument, check_function
@@ -36,7 +41,7 @@ def check_parts(client_work: Any, aggregator: Any, finalizer: Any) -> None:
     Raises:
         ArgumentError: One does.
     """
-    on_host = hasattr(aggregator, "next")  # a HostAggregator
+    on_host = isinstance(aggregator, HostAggregator)
     if not on_host:
         check_aggregator("aggregator", aggregator)
     for name, value, kind in (
@@ -44,7 +49,7 @@ def check_parts(client_work: Any, aggregator: Any, finalizer: Any) -> None:
         ("finalizer", finalizer, Finalizer),
     ):
         check_argument(isinstance(value, kind), name, value, f"of the type {kind.__name__}")
-    parts: dict[str, ClientWork | Aggregator | Finalizer] = {
+    parts: dict[str, ClientWork | Aggregator | HostAggregator | Finalizer] = {
         "client_work": client_work, "aggregator": aggregator, "finalizer": finalizer
     }  # fmt: skip
     for name, functions in _TAKE.items():
