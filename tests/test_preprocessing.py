@@ -17,6 +17,7 @@ from fedbridge import preprocessing as pre
 from fedbridge.jax_core import Forward, Model, ModelWeights, Ragged
 from fedbridge.preprocessing import ClientSpec
 from fedbridge.preprocessing._division import divide_rows
+from fedbridge.preprocessing._words import first_words, lookup, word_table
 
 IN_ORDER = ClientSpec(num_epochs=1, batch_size=3, shuffle_buffer_size=1)
 SENTENCES = [
@@ -154,6 +155,38 @@ def test_sentences_are_cut_ended_and_filled_up(sentences, length):
         expected = [4, *(number.get(word, 3) for word in sentence.split(b" "))][: length + 1]
         expected += [5] if len(expected) <= length else []
         assert row == expected + [0] * (length + 1 - len(expected))
+
+
+LENGTHS = [0, 1, 7, 8, 9, 15, 16, 17, 30]  # around 8 and 16 bytes, of which words are numbers
+long_words = st.builds(
+    lambda size, first, last: (first * size)[: max(size - 1, 0)] + last * (size > 0),
+    st.sampled_from(LENGTHS),
+    st.sampled_from([b"a", b"\xff"]),
+    st.sampled_from([b"a", b"b", b"\0", b"\xff"]),
+)
+
+
+@given(
+    st.lists(st.lists(long_words, max_size=6).map(b" ".join), min_size=1, max_size=8),
+    st.lists(long_words, min_size=1, max_size=12, unique=True),
+    st.sampled_from([1, 3]),
+    st.integers(0, 2),
+)
+def test_words_of_any_length_are_looked_up_as_a_dict_does(sentences, vocab, buckets, cut):
+    vocabulary = pre.Vocabulary(vocab, buckets)
+    column = Ragged.from_rows([b"x" * cut, *sentences])
+    edges = column.offsets[1:]  # a block that does not begin at the first byte
+    words = first_words(column.values, edges, 4)
+    ids = lookup(words, word_table(vocabulary), vocabulary)
+    assert ids.tolist() == [vocabulary[w] for s in sentences for w in s.split(b" ")[:4]]
+
+
+def test_every_word_of_a_large_vocabulary_is_found():
+    vocabulary = pre.Vocabulary([f"{i}" + "x" * (i % 3 * 7) for i in range(20_000)])
+    text = b" ".join(vocabulary)
+    words = first_words(np.frombuffer(text, np.uint8), np.array([0, len(text)]), 20_000)
+    ids = lookup(words, word_table(vocabulary), vocabulary)
+    np.testing.assert_array_equal(ids, np.arange(20_000))
 
 
 def test_many_ids_need_more_bits():

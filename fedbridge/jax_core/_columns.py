@@ -63,7 +63,7 @@ class Ragged(NamedTuple):
     def from_rows(cls, rows: Sequence[bytes]) -> "Ragged":
         """Packs strings."""
         offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum([len(row) for row in rows], out=offsets[1:])
+        np.cumsum(np.fromiter(map(len, rows), np.int64, len(rows)), out=offsets[1:])
         return cls(np.frombuffer(b"".join(rows), np.uint8), offsets)
 
     def decode(self) -> np.ndarray:
@@ -72,7 +72,7 @@ class Ragged(NamedTuple):
         ends = np.asarray(self.offsets).tolist()
         if self.values.dtype == np.uint8:
             data = self.values[ends[0] : ends[-1]].tobytes()
-            ends = [end - ends[0] for end in ends]
+            ends = (np.asarray(self.offsets) - ends[0]).tolist()
         else:
             data = self.values
         for i in range(len(rows)):

@@ -33,7 +33,7 @@ class Vocabulary(dict[bytes, int]):
         listed = isinstance(words, Iterable) and not isinstance(words, str | bytes | Set)
         check_argument(listed, "vocabulary", words, "a list of words, in an order")
         words = list(words)
-        texts = all(isinstance(word, str | bytes) for word in words)
+        texts = all(issubclass(kind, str | bytes) for kind in set(map(type, words)))
         check_argument(texts, "vocabulary", words, "a list of words, which are texts")
         keys = [word.encode() if isinstance(word, str) else word for word in words]
         super().__init__(zip(keys, itertools.count(), strict=False))

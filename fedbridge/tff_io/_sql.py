@@ -278,12 +278,13 @@ def check_records(records: Sequence[Any], where: Callable[[int], str]) -> None:
     Raises:
         ClientDataError: One of them is not.
     """
-    for i, record in enumerate(records):
-        if not isinstance(record, bytes):
-            raise ClientDataError(
-                f"{where(i)}: it holds {type(record).__name__} instead of a tf.train.Example; "
-                "write the file again."
-            )
+    if set(map(type, records)) <= {bytes}:
+        return
+    i, record = next((i, r) for i, r in enumerate(records) if type(r) is not bytes)
+    raise ClientDataError(
+        f"{where(i)}: it holds {type(record).__name__} instead of a tf.train.Example; write the "
+        "file again."
+    )
 
 
 def _describe(
