@@ -17,7 +17,7 @@ from benchmarks.peers import PEERS, ROOT, AbsentError
 from fedbridge.bridge import child
 from fedbridge.tff_io import generate_emnist
 
-_FEDBRIDGE_RUN = ("-c", "from fedbridge.cli import app; app()", "run")
+_FEDBRIDGE_RUN = ("-m", "fedbridge", "run")
 _OURS = "fedbridge"
 _FOLDER = ROOT / "benchmarks" / "scripts"
 _MARKS = re.compile(r"^(imported|done|loss) (\S+)$", re.MULTILINE)

@@ -1,5 +1,5 @@
 """`python -m fedbridge`: the command line, where no script `fedbridge` is on the path."""
 
-from fedbridge.cli import app
+from fedbridge._cli_run import main
 
-app(prog_name="fedbridge")
+main()

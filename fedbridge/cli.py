@@ -5,7 +5,6 @@ the exit code of `check`, `replay` and `demo`: 0 match, 1 differs, 3 not compara
 """
 
 import difflib
-import gc
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +22,7 @@ from fedbridge._cli_console import (
     say,
 )
 from fedbridge._cli_data import data_app
+from fedbridge._cli_run import run_script
 from fedbridge._cli_scripts import LINT_EXAMPLES, MIGRATE_EXAMPLES, lint, migrate
 from fedbridge._cli_train import TRAIN_EXAMPLES, train
 from fedbridge._version import __version__
@@ -152,11 +152,6 @@ def run(script: Script, arguments: _Arguments = None) -> None:
     The script stays as it is: for it, `tensorflow_federated` is `fedbridge.tff`. It needs whatever
     else it imports, TensorFlow for example.
     """
-    from fedbridge.bridge.programs import keep_programs
-    from fedbridge.tff._run import run as run_script
-
-    keep_programs()
-    gc.freeze()  # what is imported by now stays, and the collector passes it over
     raise typer.Exit(run_script(script, arguments or []))
 
 

@@ -33,4 +33,6 @@ def _own_folders(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
     for name in ("FEDBRIDGE_CACHE", "FEDBRIDGE_DATA", "FEDBRIDGE_REFERENCE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")  # commands run in this very process
+    # Commands run in this very process, where jax has its devices already.
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    monkeypatch.setattr("fedbridge._cli_run.use_cores", lambda: None)

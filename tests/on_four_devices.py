@@ -95,6 +95,28 @@ def test_one_device_goes_on_where_four_stopped(way):
         "current_round_metrics"]["num_examples"]) == 2 * sum(SIZES)  # fmt: skip
 
 
+def test_where_nothing_is_said_clients_are_spread_if_their_model_knows_masks():
+    data = fb.from_clients(clients(SIZES))
+    for masked, like in ((True, fb.sharded()), (False, fb.sequential)):
+        results = []
+        for way in (fb.default_execution, like):
+            process = ALGORITHMS["fed_avg"](linear_model(masked), way)
+            cohort = process.place(data.cohort(data.client_ids, BATCHES))
+            # From a state of the other device or devices, and from one of its own.
+            first = process.next(process.initialize(), cohort)
+            results.append(process.next(first.state, data.cohort(data.client_ids, BATCHES)))
+        assert equal(*results)
+        devices = [leaf.sharding.device_set for leaf in jax.tree.leaves(results[0].state)]
+        assert {len(d) for d in devices} == ({4} if masked else {1})
+    in_parts = fb.from_clients(clients(SIZES)).resident(False, buffer_bytes=400)
+    process = ALGORITHMS["fed_avg"](linear_model(False), fb.default_execution)
+    assert_same_round(
+        process.next(process.initialize(), in_parts.cohort(data.client_ids, BATCHES)),
+        process.next(process.initialize(), data.cohort(data.client_ids, BATCHES)),
+        process.initialize(),
+    )
+
+
 def test_what_clients_carry_and_keep_has_its_place():
     data = fb.from_clients(clients(SIZES))
     cohort = data.cohort(["c5", "c1", "c3", "c2", "c0", "c3"], BATCHES)

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -308,6 +309,48 @@ def test_generating_writes_over_nothing(tmp_path):
     assert (tmp_path / "stackoverflow.word_count").read_text() == "real 5\n"
     assert invoke(*generate, tmp_path, "--force").exit_code == 0
     assert (tmp_path / "stackoverflow.word_count").read_text() != "real 5\n"
+
+
+SHOWS_ITSELF = """\
+import sys
+import jax
+print(sys.argv[1:], jax.local_device_count(), {"typer", "rich", "pydantic"} & set(sys.modules))
+"""
+
+
+def test_run_goes_past_what_other_commands_are_made_of(tmp_path):
+    script = tmp_path / "shows.py"
+    script.write_text(SHOWS_ITSELF)
+    env = {**os.environ, "FEDBRIDGE_CACHE": str(tmp_path), "JAX_NUM_CPU_DEVICES": "3"}
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "fedbridge", "run", *map(str, arguments)]
+        return subprocess.run(command, env=env, capture_output=True, text=True)
+
+    done = run(script, "--rounds", "3", "--", "--help", "--", "x")
+    assert done.stdout == "['--rounds', '3', '--help', '--', 'x'] 3 set()\n", done.stderr
+    done = run(tmp_path / "none.py")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("fedbridge: ")
+    assert "none.py" in done.stderr
+    assert "Usage" in run(script, "--help").stdout
+
+
+def test_every_core_becomes_a_device(monkeypatch):
+    made = []
+    monkeypatch.setattr("fedbridge.jax_core._compat.cpu_devices", made.append)
+    monkeypatch.setattr("fedbridge.jax_core._default_execution.num_cores", lambda: 6)
+    monkeypatch.delenv("JAX_NUM_CPU_DEVICES", raising=False)
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    fc.use_cores()
+    monkeypatch.setattr("fedbridge.jax_core._default_execution.num_cores", lambda: 64)
+    fc.use_cores()
+    monkeypatch.setenv("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+    fc.use_cores()
+    monkeypatch.delenv("XLA_FLAGS")
+    monkeypatch.setenv("JAX_NUM_CPU_DEVICES", "2")
+    fc.use_cores()
+    assert made == [6, 8]
 
 
 def test_help_imports_nothing_heavy():

@@ -7,8 +7,10 @@ import contextlib
 import sys
 from pathlib import Path
 
+from fedbridge.jax_core import use_cores
 from fedbridge.tff._run import run
 
+use_cores()
 folder, *scripts = sys.argv[1:]
 codes = []
 for script in scripts:

@@ -56,7 +56,11 @@ from fedbridge.jax_core._cohort import (
 )
 from fedbridge.jax_core._columns import Fraction255 as Fraction255, Ragged as Ragged
 from fedbridge.jax_core._debug import debug as debug
-from fedbridge.jax_core._default_execution import default_execution as default_execution
+from fedbridge.jax_core._default_execution import (
+    default_execution as default_execution,
+    num_cores as num_cores,
+    use_cores as use_cores,
+)
 from fedbridge.jax_core._errors import (
     ArgumentError as ArgumentError,
     ClientDataError as ClientDataError,

@@ -12,9 +12,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from fedbridge.jax_core._by_platform import by_platform
 from fedbridge.jax_core._clients import ClientFn, Execution, JittedRound, jit_round
 from fedbridge.jax_core._cohort import Cohort
-from fedbridge.jax_core._default_execution import default_execution
 from fedbridge.jax_core._errors import ArgumentError, check_argument
 from fedbridge.jax_core._spread import CLIENTS, SpreadCohort, replicate, spread
 
@@ -22,7 +22,7 @@ _ALL, _OWN = PartitionSpec(), PartitionSpec(CLIENTS)
 
 
 def sharded(
-    devices: Mesh | Sequence[jax.Device] | None = None, inner: Execution = default_execution
+    devices: Mesh | Sequence[jax.Device] | None = None, inner: Execution = by_platform
 ) -> Execution:
     """Spreads the clients over devices; every round is one program with one `psum`.
 
@@ -32,7 +32,8 @@ def sharded(
     Args:
         devices: Where the clients run, also those of other processes; or a mesh with the one axis
             `clients`. Default: all that jax has.
-        inner: How the clients of one device run: `sequential` or `vmapped(...)`.
+        inner: How the clients of one device run: `sequential` or `vmapped(...)`; default by the
+            platform, as `default_execution` on one device.
 
     Raises:
         ArgumentError: A mesh with other axes, devices that the processes do not share evenly, or

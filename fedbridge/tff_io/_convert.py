@@ -26,7 +26,13 @@ from typing import Any
 
 import numpy as np
 
-from fedbridge.jax_core import ClientDataError, FederatedArrays, check_path, check_whole
+from fedbridge.jax_core import (
+    ClientDataError,
+    FederatedArrays,
+    check_path,
+    check_whole,
+    num_cores,
+)
 from fedbridge.tff_io._cache import (
     cache_folder,
     fingerprint,
@@ -292,7 +298,7 @@ def _convert_pieces(
     todo = [i for i in range(len(rows)) if not _chunk(partial, i).exists()]
     done, total = sum(rows) - sum(rows[i] for i in todo), sum(rows)
     progress(done, total)
-    processes = processes or min(_cores(), _MOST_PROCESSES, len(todo) // _WORTH_A_PROCESS)
+    processes = processes or min(num_cores(), _MOST_PROCESSES, len(todo) // _WORTH_A_PROCESS)
     several = min(processes, len(todo)) > 1
     try:
         for i in in_processes(partial, todo, processes) if several else _here(partial, job, todo):
@@ -356,10 +362,6 @@ def _merge(partial: Path, job: Any) -> None:
 
 def _chunk(partial: Path, number: int) -> Path:
     return partial / f"chunk-{number:05}.npz"
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _listed(spec: Mapping[str, FeatureSpec]) -> list[Any]:
