@@ -56,13 +56,15 @@ demo: env reference ## an ordinary TFF script under TFF and on JAX, side by side
 test: ## everything: lint, types, docs, tests in every environment
 	scripts/test
 
+# Two processes, a file in each.
+PYTEST := -m pytest -n 2 --dist loadfile
+
 test-core: env ## tests/ and the examples in docstrings
-	.venv/bin/python -m pytest --junitxml=build/tests/core.xml
+	.venv/bin/python $(PYTEST) --junitxml=build/tests/core.xml
 
 # Without the check of shapes at every call: what it finds, test-core finds, and it takes its time.
-# In two processes, a file in each: when these begin, the tests against TFF are nearly done.
 test-newer: .venv-newer/made ## tests/ on the newest Python that is here
-	.venv-newer/bin/python -m pytest --jaxtyping-packages= -n 2 --dist loadfile --junitxml=build/tests/newer.xml
+	.venv-newer/bin/python $(PYTEST) --jaxtyping-packages= --junitxml=build/tests/newer.xml
 
 test-compat: env reference tensorflow ## compat_tests/: against the real TFF
 	.venv/bin/python scripts/compat.py --junitxml=$(CURDIR)/build/tests/compat.xml
