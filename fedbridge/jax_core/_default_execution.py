@@ -50,7 +50,7 @@ def _compile(round: Callable) -> Callable:
         return way.compile(round)
 
     def run(*args: Any) -> Any:
-        cohorts = [arg for arg in args if isinstance(arg, Cohort)]  # none where it is in parts
+        cohorts = [arg for arg in args if isinstance(arg, Cohort)]  # none: the server, by itself
         return compiled(_way(*cohorts) if cohorts else by_platform)(*args)
 
     return run
