@@ -84,7 +84,7 @@ def path(tmp_path):
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
     monkeypatch.setattr(_sql_pieces, "_MOST_ROWS", 17)
-    monkeypatch.setattr(_convert, "_cores", lambda: 1)
+    monkeypatch.setattr(_convert, "num_cores", lambda: 1)
 
 
 def assert_same(found, expected):

@@ -237,6 +237,10 @@ def test_processes_pair_computations_that_fit():
         tff.federated_computation(lambda state: (state, 1), tff.type_at_server(np.int32)),
     )
     assert estimation.report(5) == (5, 1)
+    first = tff.federated_computation(lambda pair: pair[0], estimation.report.type_signature.result)
+    assert estimation.map(first).report(5) == 5
+    with pytest.raises(fb.FedbridgeError, match="must be a computation of <int32@SERVER,int32"):
+        estimation.map(tff.federated_computation(lambda x: x, np.int32))
     with pytest.raises(fb.FedbridgeError, match="starts from a state of type int32@SERVER cannot"):
         tff.utils.IterativeProcess(start, tff.federated_computation(lambda x: x, FLOATS))
     with pytest.raises(fb.FedbridgeError, match="next_fn must give a tff.templates.Measured"):

@@ -351,7 +351,11 @@ def test_a_notebook_is_read_cell_by_cell(lint):
         ("a.py", "try:\n  x\nexcept Error, e:\n  x\n", "line 3: .* it is Python 2"),
         ("a.py", "raise ValueError, 'no'\n", "line 1: .* it is Python 2"),
         ("a.py", "x = 10L\n", "line 1: .* it is Python 2"),
-        ("a.py", "x = 1\n!pip install tff\n", r"line 2: '!pip .* it is a notebook's.*as \.ipynb"),
+        (
+            "a.py",
+            "x = 1\n!pip install tff\n",
+            r"line 2: '!pip .* it is a notebook's.*of an \.ipynb",
+        ),
         ("a.py", "%load_ext tensorboard\n", "line 1: .* it is a notebook's"),
         ("a.py", "files = !ls\n", "line 1: .* it is a notebook's"),
         ("a.py", "import os\n\tx = 1\n", "line 2: 'x = 1' is not Python 3.*; mend it"),

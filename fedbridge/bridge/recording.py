@@ -5,7 +5,9 @@ seeded shuffle in every call and redraws an unseeded one, eager iteration does n
 then runs on these batches, so that what is recorded is what was computed.
 """
 
+import functools
 import hashlib
+import itertools
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -64,8 +66,9 @@ class Recording(Watch):
         else:
             clients = [self.drawn(client) for client in data]
             batches = self.batches(process, clients)
+        given = clients if batches is None else list(map(_as_taken, clients))
         started = time.perf_counter()
-        output = next_fn(state, clients)
+        output = next_fn(state, given)
         seconds = time.perf_counter() - started
         probes = []
         if process.kind == "training" and batches and not self.not_replayable:
@@ -241,6 +244,19 @@ def rows(batch: Any) -> dict[str, np.ndarray]:
 def point(element: Any) -> dict[str, np.ndarray]:
     """A single point of k-means, which knows no batches, as a batch of one."""
     return {"x": np.asarray(element)[None]}
+
+
+def _as_taken(client: list[Any]) -> Any:
+    """A client's batches as TFF takes them: a list where all but the last have one shape."""
+    import tensorflow as tf
+
+    shapes = lambda batch: [np.shape(leaf) for leaf in tf.nest.flatten(batch)]
+    alike = [list(run) for _, run in itertools.groupby(client, shapes)]
+    if len(alike) < 2 or (len(alike) == 2 and len(alike[1]) == 1):
+        return client
+    stacked = [tf.nest.map_structure(lambda *leaves: np.stack(leaves), *run) for run in alike]
+    pieces = map(tf.data.Dataset.from_tensor_slices, stacked)
+    return functools.reduce(lambda joined, piece: joined.concatenate(piece), pieces)
 
 
 def _is_client(client: Any) -> bool:

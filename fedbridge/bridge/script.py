@@ -29,8 +29,8 @@ _MAGIC = re.compile(r"%%?[A-Za-z_]|!(?!=)|\?|[\w.]+\?{1,2}$")
 
 _PYTHON_2 = "it is Python 2: rewrite it in Python 3"
 _MAGIC_CURE = (
-    "it is a notebook's: write it in Python or leave it out, or save the whole as .ipynb, of which "
-    "lines of magics are passed over"
+    "it is a notebook's: write it in Python or leave it out; of an .ipynb, lines that begin as "
+    "magics are passed over"
 )
 _NO_PYTHON = tuple(
     (re.compile(pattern), meant)

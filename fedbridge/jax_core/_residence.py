@@ -266,7 +266,7 @@ def _joined(copies: list[dict[str, Column]], mesh: Mesh) -> dict[str, Column]:
 
     def join(*leaves: jax.Array) -> jax.Array:
         shape = (len(leaves) * len(leaves[0]), *leaves[0].shape[1:])
-        return jax.make_array_from_single_device_arrays(shape, sharding, leaves)
+        return jax.make_array_from_single_device_arrays(shape, sharding, list(leaves))
 
     return jax.tree.map(join, *copies)
 

@@ -100,7 +100,8 @@ def _cure(error: Exception) -> str | None:
     if isinstance(error, NameError):
         notebook = error.name == "get_ipython"
         return (
-            "get_ipython is a notebook's: leave the line out, or save the whole as .ipynb."
+            "get_ipython is Jupyter's, which does not run here: leave the line out, or make it a "
+            "magic, which a notebook's cells are read without."
             if notebook
             else None
         )
@@ -121,6 +122,8 @@ def _cure(error: Exception) -> str | None:
     if getattr(sys.modules["__main__"], asked[1], function) is not function:
         return None  # a function of the script's own, which has that name
     known = list(inspect.signature(function).parameters)
+    if not known:
+        return f"{asked[1]} takes no arguments; leave {asked[2]!r} out."
     near = difflib.get_close_matches(asked[2], known, n=1)
     nearest = f"; the nearest is {near[0]}" if near else ""
     if "model_aggregator" in known and re.search(r"privacy|\bdp\b|noise", asked[2]):

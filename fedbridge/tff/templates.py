@@ -1,11 +1,13 @@
 """`tff.templates`: pairs of computations, `initialize` and `next`, whose types fit each other."""
 
+import abc
 from collections import OrderedDict
 from typing import Any, NamedTuple
 
 from fedbridge.tff._computations import Computation, federated_computation
 from fedbridge.tff._errors import missing
-from fedbridge.tff._intrinsics import federated_map, federated_zip
+from fedbridge.tff._intrinsics import federated_zip
+from fedbridge.tff._process import LearningProcess
 from fedbridge.tff._type_errors import FederatedTypeError
 from fedbridge.tff._types import (
     SERVER,
@@ -16,7 +18,7 @@ from fedbridge.tff._types import (
 )
 
 
-class IterativeProcess:
+class IterativeProcess(abc.ABC):  # noqa: B024 -- learning processes are registered as ones
     """A state, and what makes the next one of it.
 
     Args:
@@ -60,6 +62,9 @@ class IterativeProcess:
     def state_type(self) -> Type:
         """The type of the state."""
         return self._state
+
+
+IterativeProcess.register(LearningProcess)
 
 
 class MeasuredProcessOutput(NamedTuple):
@@ -137,12 +142,15 @@ class EstimationProcess(IterativeProcess):
         self.report = report_fn
 
     def map(self, map_fn: Any) -> "EstimationProcess":
-        """The process whose report is a computation of this one's."""
-
-        @federated_computation(self._state)
-        def report(state: Any) -> Any:
-            return federated_map(map_fn, self.report(state))
-
+        """The process whose report is a computation of this one's, with its placement."""
+        reported = self.report.type_signature.result
+        parameter = map_fn.type_signature.parameter if isinstance(map_fn, Computation) else None
+        if parameter is None or not parameter.is_assignable_from(reported):
+            raise FederatedTypeError(
+                f"EstimationProcess.map: map_fn must be a computation of {reported}, which report "
+                f"gives, not of {parameter}."
+            )
+        report = federated_computation(lambda state: map_fn(self.report(state)), self._state)
         return EstimationProcess(self.initialize, self.next, report)
 
 

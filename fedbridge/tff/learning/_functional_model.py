@@ -83,8 +83,9 @@ class FunctionalModel:
             weights: Sequence[Any], fixed: Sequence[Any], batches: Sequence[Any], training: bool
         ) -> Computed:
             packed = (
-                tf.nest.pack_sequence_as(trainable, list(weights)),
-                tf.nest.pack_sequence_as(non_trainable, list(fixed)),
+                # Not TensorFlow's order, which sorts names.
+                jax.tree.unflatten(jax.tree.structure(trainable), list(weights)),
+                jax.tree.unflatten(jax.tree.structure(non_trainable), list(fixed)),
             )
             state, loss, rows = self.initialize_metrics_state(), None, 0
             for batch in batches:

@@ -63,6 +63,5 @@ def metrics_weight(weighting: Any) -> Callable[[Mapping[str, Any]], Any] | None:
 class LoopImplementation(enum.Enum):
     """`tff.learning.LoopImplementation`; it changes no result."""
 
-    PYTHON_LOOP = 1
+    DATASET_ITERATOR = 1
     DATASET_REDUCE = 2
-    SLOW_PYTHON_LOOP = 3

@@ -56,5 +56,11 @@ class _OfIds:
 
 
 def _made(dataset_computation: DatasetComputation, ids: Iterable[Any]) -> list[Any]:
-    text = lambda one: one.decode() if isinstance(one, bytes) else str(one)
-    return [dataset_computation(text(one)) for one in ids]
+    return [dataset_computation(_text(one)) for one in ids]
+
+
+def _text(given: Any) -> Any:
+    """An id as a `str`; what is none, data sets that are made into others, as it is."""
+    if isinstance(given, bytes):
+        return given.decode()
+    return str(given) if isinstance(given, str) else given

@@ -12,6 +12,8 @@ import numpy as np
 
 from fedbridge.jax_core import ClientDataError, FederatedArrays
 from fedbridge.tff._sequences import tensorflow
+from fedbridge.tff._types import FunctionType, SequenceType, TensorType, to_type
+from fedbridge.tff.learning._signatures import Typed
 from fedbridge.tff_io._client_data import dataset_function
 
 _DATA_SETS = "the data sets of a ClientData"
@@ -47,16 +49,19 @@ class ClientData(abc.ABC):
 
     @property
     def dataset_computation(self) -> Callable[[str], Any]:
-        """From an id to the client's data."""
-        return self.create_tf_dataset_for_client
+        """From an id to the client's data; in a computation of the script's, from a tensor."""
+        signature = lambda: FunctionType(
+            TensorType(np.str_), SequenceType(to_type(self.element_type_structure))
+        )
+        return Typed(self.create_tf_dataset_for_client, signature)
 
     def create_tf_dataset_for_client(self, client_id: str) -> Any:
-        """The client's data.
+        """The client's data; of an id that is a tensor they are looked up when it is known.
 
         Raises:
             ClientDataError: There is no such client.
         """
-        if client_id not in self.client_ids:
+        if isinstance(client_id, str) and client_id not in self.client_ids:
             raise ClientDataError(
                 f"there is no client {client_id!r} in this ClientData; `client_ids` lists them."
             )
