@@ -457,7 +457,7 @@ INVENTED = "tff.learning.algorithms.build_weighted_fed_avg(None, {}=3)"
             ),
         ),
         (INVENTED.format("zzz"), "has no argument 'zzz'; it has model_fn, "),
-        ("get_ipython().system('ls')", "get_ipython is a notebook's: leave the line out, or save"),
+        ("get_ipython().system('ls')", "get_ipython is Jupyter's, which does not run here: leave"),
         ("print 'x'", "it is Python 2: rewrite it"),
     ],
 )
