@@ -94,6 +94,11 @@ for round_number in range(3):
 SCRIPTS = {
     "seeded": LOOP.replace("SEED", "1"),
     "unseeded": LOOP.replace("SEED", "None"),
+    # A smaller batch before the last: no list that TFF takes.
+    "uneven": LOOP.replace(
+        "datasets(seed=SEED)",
+        "[clients.create_tf_dataset_for_client(i).batch(4).repeat(2) for i in clients.client_ids]",
+    ),
     # Empty clients, no clients, clients as plain lists, (x, y), wide dtypes; unweighted.
     "odd": """
     wide = lambda n: (rng.random((n, 5)), rng.integers(0, 3, n))
@@ -498,7 +503,7 @@ def test_record_runs_both_passes_and_leaves_nothing_else(tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize(
-    "name", ["seeded", "unseeded", "odd", "loop", "arrays", "old", "notebook", "prox"]
+    "name", ["seeded", "unseeded", "uneven", "odd", "loop", "arrays", "old", "notebook", "prox"]
 )
 def test_what_was_recorded_replays(recorded, name):
     result = replay(recorded[name].trace)

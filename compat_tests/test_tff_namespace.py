@@ -6,11 +6,19 @@ import jax
 import numpy as np
 import pytest
 
+import fedbridge as fb
 from fedbridge import tff as ours
+from fedbridge.jax_core import ModelError
 from fedbridge.tff import _pipelines
 from fedbridge.tff._client_batches import batches, cohort
+from fedbridge.tff.simulation.datasets._client_data import as_client_data
 
 ROWS = {f"c{i}": np.arange(100 * i, 100 * i + n) for i, n in enumerate((7, 12, 3, 5))}
+
+
+def packed(slices):
+    """Client data as those that are read from a file."""
+    return as_client_data(fb.from_clients(slices))[0]
 
 
 def rows(dataset):
@@ -378,3 +386,37 @@ def test_rounds_of_no_clients_are_tffs(tff):
         for expected, found in pairs:
             # Three steps of a softmax regression: the last digits of float32.
             np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_a_computation_of_the_scripts_takes_client_ids(tff, both):
+    def computation(t, data):
+        twice = lambda x: jax.tree.map(lambda leaf: 2 * leaf, x)
+        double = lambda client_id: data.dataset_computation(client_id).map(twice)
+        return t.tensorflow.computation(double, np.str_)
+
+    made = [computation(t, data) for t, data in zip((tff, ours), both, strict=True)]
+    for doubled in made:
+        assert [int(x) for x in doubled("c2")] == (2 * ROWS["c2"]).tolist()
+    assert str(made[1].type_signature) == str(made[0].type_signature)
+    types = [str(data.dataset_computation.type_signature) for data in both]
+    assert types[1] == types[0]
+    slices = {i: {"x": values} for i, values in ROWS.items()}
+    for data in (both[1], ours.simulation.datasets.TestClientData(slices), packed(slices)):
+        make = computation(ours, data)
+        assert len(list(make("c2"))) == len(ROWS["c2"])
+        with pytest.raises(Exception, match="there is no such client in this ClientData"):
+            list(make("nobody"))
+
+
+def test_named_weights_of_a_functional_model_are_refused():
+    import tensorflow as tf
+
+    spec = (tf.TensorSpec([None, 2], tf.float32), tf.TensorSpec([None, 2], tf.float32))
+    model = ours.learning.models.FunctionalModel(
+        initial_weights=(collections.OrderedDict(w=np.eye(2, dtype="f"), b=np.zeros(2, "f")), ()),
+        predict_on_batch_fn=lambda weights, x, training: x @ weights[0]["w"] + weights[0]["b"],
+        loss_fn=lambda output, label, sample_weight=None: tf.reduce_mean((output - label) ** 2),
+        input_spec=spec,
+    )
+    with pytest.raises(ModelError, match="weights are in a OrderedDict"):
+        model.core_model()

@@ -72,6 +72,8 @@ def test_invented_names_get_the_nearest_real_one():
     for name in ("mnist.load_data", "fashion_mnist"):
         meant = eras.nearest(f"tff.simulation.datasets.{name}")
         assert meant == "tff.simulation.datasets.emnist.load_data"
+    assert eras.nearest("tff.federated_avg") == "tff.federated_mean"
+    assert eras.nearest("tff.learning.federated_avg") == eras.nearest("tff.FederatedAveraging")
 
 
 def test_what_invented_names_mean_is_there_and_no_real_name_is_taken_for_one():

@@ -302,3 +302,10 @@ def test_processes_of_client_ids():
     assert equal(mine.next(mine.initialize(), [i.encode() for i in ids]).state, expected.state)
     both = tff.simulation.compose_dataset_computation_with_computation(lambda i: [i], lambda *a: a)
     assert both("weights", [1, 2]) == ("weights", [["1"], ["2"]])
+    again = compose(lambda number: ids[number], compose(lambda i: CLIENTS[int(i)], process()))
+    assert isinstance(again, tff.templates.IterativeProcess)
+    assert not isinstance(again, tff.templates.MeasuredProcess)
+    twice = compose(
+        lambda client_id: CLIENTS[int(client_id)], compose(lambda data: data, process())
+    )
+    assert equal(twice.next(twice.initialize(), ids).state, expected.state)

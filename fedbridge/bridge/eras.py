@@ -272,22 +272,23 @@ INVENTED = {
     "adagrad": f"{_OPTIMIZERS}adagrad",
     "adam": f"{_OPTIMIZERS}adam",
     "buildfederatedaveraging": _FED_AVG,
+    "buildpersonalizedfedavg": "tff.learning.algorithms.build_personalization_eval_computation",
     "cifar10": f"{_DATASETS}cifar100.load_data",
     "differentialprivacy": "tff.learning.dp_aggregator",
     "fashionmnist": f"{_DATASETS}emnist.load_data",
-    "buildlocalevaluation": "tff.learning.algorithms.build_fed_eval",
-    "buildpersonalizedfedavg": "tff.learning.algorithms.build_personalization_eval_computation",
     "federatedaveraging": _FED_AVG,
-    "federatedavg": "tff.federated_mean",
-    "federatedaverage": "tff.federated_mean",
+    "federatedavg": _FED_AVG,
     "mnist": f"{_DATASETS}emnist.load_data",
     "privacy": "tff.learning.dp_aggregator",
     "rmsprop": f"{_OPTIMIZERS}rmsprop",
     "secureaggregationfactory": "tff.aggregators.SecureSumFactory",
     "sgd": f"{_OPTIMIZERS}sgdm",
+    "tff.federated_average": "tff.federated_mean",
+    "tff.federated_avg": "tff.federated_mean",
     "treeaggregationfactory": "tff.aggregators.DifferentiallyPrivateFactory",
 }
-"""Words of names that no TFF had and that are often written, in small letters: what is meant."""
+"""Names that no TFF had and that are often written, or words of them in small letters: what is
+meant."""
 
 
 @functools.cache
@@ -334,6 +335,8 @@ def nearest(symbol: str) -> str | None:
     'tff.learning.algorithms.build_weighted_fed_avg'
     """
     known = table()
+    if symbol in INVENTED:
+        return INVENTED[symbol]
     last = _letters(symbol)
     meant = [INVENTED[word] for word in map(_letters, symbol.split(".")) if word in INVENTED]
     if meant:

@@ -78,8 +78,8 @@ def first_words(
 def word_table(vocabulary: Vocabulary) -> WordTable:
     """The table of a vocabulary, for `lookup`."""
     slots = 1 << (len(vocabulary) * _SLOTS - 1).bit_length()
-    first, second = np.zeros((2, slots), np.uint64)
-    table = WordTable(first, second, np.full(slots, -1, np.int32))
+    free_slots = np.zeros((2, slots), np.uint64)
+    table = WordTable(free_slots[0], free_slots[1], np.full(slots, -1, np.int32))
     short = [word for word in vocabulary if len(word) <= _LONGEST and b"\0" not in word]
     ids = np.fromiter(map(vocabulary.get, short), np.int32, len(short))
     stops = np.cumsum([0, *map(len, short)])

@@ -8,7 +8,7 @@ their names with "/". TensorFlow is imported inside the functions that hand data
 import dataclasses
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,7 +125,7 @@ def dataset_function(data: FederatedArrays) -> Callable[[Any], Any]:
             columns = {name: _tensor(tf, rows[name]) for name in rows}
             return tf.data.Dataset.from_tensor_slices(_fill(structure, columns))
         # Inside a TFF computation the id is a tensor: the rows of all clients become constants.
-        client = tf.argmax(tf.equal(client_id, list(data.client_ids)))
+        client = position_of(client_id, data.client_ids)
         offsets = tf.constant(data.offsets)
         columns = {name: _constant(tf, column) for name, column in data.features.items()}
         rows = tf.data.Dataset.range(offsets[client], offsets[client + 1])
@@ -134,6 +134,16 @@ def dataset_function(data: FederatedArrays) -> Callable[[Any], Any]:
         )
 
     return dataset_fn
+
+
+def position_of(client_id: Any, client_ids: Sequence[str]) -> Any:
+    """Where an id that is a tensor stands among all of them; TensorFlow's error where nowhere."""
+    import tensorflow as tf
+
+    same = tf.equal(client_id, list(client_ids))
+    said = ["there is no such client in this ClientData:", client_id]
+    with tf.control_dependencies([tf.debugging.Assert(tf.reduce_any(same), said)]):
+        return tf.argmax(same)
 
 
 # --- structures -------------------------------------------------------------------------------

@@ -83,7 +83,6 @@ class FunctionalModel:
             weights: Sequence[Any], fixed: Sequence[Any], batches: Sequence[Any], training: bool
         ) -> Computed:
             packed = (
-                # Not TensorFlow's order, which sorts names.
                 jax.tree.unflatten(jax.tree.structure(trainable), list(weights)),
                 jax.tree.unflatten(jax.tree.structure(non_trainable), list(fixed)),
             )

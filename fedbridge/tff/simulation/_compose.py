@@ -4,6 +4,7 @@ TFF does so inside of the computation (simulation/iterative_process_compositions
 set of each id is made when the process is called, which gives the same batches.
 """
 
+import numbers
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -63,4 +64,4 @@ def _text(given: Any) -> Any:
     """An id as a `str`; what is none, data sets that are made into others, as it is."""
     if isinstance(given, bytes):
         return given.decode()
-    return str(given) if isinstance(given, str) else given
+    return str(given) if isinstance(given, str | numbers.Integral) else given

@@ -14,7 +14,7 @@ from fedbridge.jax_core import ClientDataError, FederatedArrays
 from fedbridge.tff._sequences import tensorflow
 from fedbridge.tff._types import FunctionType, SequenceType, TensorType, to_type
 from fedbridge.tff.learning._signatures import Typed
-from fedbridge.tff_io._client_data import dataset_function
+from fedbridge.tff_io._client_data import dataset_function, position_of
 
 _DATA_SETS = "the data sets of a ClientData"
 
@@ -48,14 +48,14 @@ class ClientData(abc.ABC):
         return _of_tensors(lambda spec: spec.shape, self.element_type_structure)
 
     @property
-    def dataset_computation(self) -> Callable[[str], Any]:
+    def dataset_computation(self) -> Callable[[Any], Any]:
         """From an id to the client's data; in a computation of the script's, from a tensor."""
         signature = lambda: FunctionType(
             TensorType(np.str_), SequenceType(to_type(self.element_type_structure))
         )
         return Typed(self.create_tf_dataset_for_client, signature)
 
-    def create_tf_dataset_for_client(self, client_id: str) -> Any:
+    def create_tf_dataset_for_client(self, client_id: Any) -> Any:
         """The client's data; of an id that is a tensor they are looked up when it is known.
 
         Raises:
@@ -179,7 +179,7 @@ class _Preprocessed(_FromFunction):
         make = lambda client_id: preprocess_fn(inner.serializable_dataset_fn(client_id))
         super().__init__(inner.client_ids, make)
 
-    def create_tf_dataset_for_client(self, client_id: str) -> Any:
+    def create_tf_dataset_for_client(self, client_id: Any) -> Any:
         return self._preprocess_fn(self._inner.create_tf_dataset_for_client(client_id))
 
 
@@ -212,7 +212,7 @@ class TestClientData(ClientData):
             return make(self._slices[client_id])
         # In a graph the id is a tensor: all clients become constants of it.
         every = [make(slices) for slices in self._slices.values()]
-        position = tf.argmax(tf.equal(client_id, list(self._slices)))
+        position = position_of(client_id, list(self._slices))
         where = tf.data.Dataset.from_tensors(position)
         return where.flat_map(lambda at: tf.data.Dataset.choose_from_datasets(
             every, tf.data.Dataset.from_tensors(at).repeat(), stop_on_empty_dataset=True
