@@ -50,21 +50,23 @@ tensorflow: .tensorflow/made ## fedbridge's packages with TensorFlow, for the co
 
 keras: .keras/made ## fedbridge's packages with Keras alone, for benchmarks/: .keras
 
-demo: env reference ## an ordinary TFF script under TFF and on JAX, side by side
-	$(FEDBRIDGE) check examples/emnist_fedavg.py --report build/report
+demo: env reference ## an ordinary TFF script under TFF and on JAX, side by side; ROUNDS=3: fewer
+	$(FEDBRIDGE) check examples/emnist_fedavg.py $(ROUNDS:%=--rounds %) --report build/report
 
 test: ## everything: lint, types, docs, tests in every environment
 	scripts/test
 
 # Two processes, a file in each.
 PYTEST := -m pytest -n 2 --dist loadfile
+# What test-core has run once already: one in four of a test's cases, and not the slowest tests.
+NEWER := --every 4 -m "not slow"
 
 test-core: env ## tests/ and the examples in docstrings
 	.venv/bin/python $(PYTEST) --junitxml=build/tests/core.xml
 
 # Without the check of shapes at every call: what it finds, test-core finds, and it takes its time.
-test-newer: .venv-newer/made ## tests/ on the newest Python that is here
-	.venv-newer/bin/python $(PYTEST) --jaxtyping-packages= --junitxml=build/tests/newer.xml
+test-newer: .venv-newer/made ## tests/ on the newest Python that is here; NEWER=: every case of every test
+	.venv-newer/bin/python $(PYTEST) --jaxtyping-packages= $(NEWER) --junitxml=build/tests/newer.xml
 
 test-compat: env reference tensorflow ## compat_tests/: against the real TFF
 	.venv/bin/python scripts/compat.py --junitxml=$(CURDIR)/build/tests/compat.xml

@@ -24,12 +24,13 @@ def main() -> None:
     app(prog_name="fedbridge")
 
 
-def run_script(script: str | Path, arguments: Sequence[str]) -> int:
+def run_script(script: str | Path, arguments: Sequence[str], tff_version: str | None = None) -> int:
     """Runs a TFF script on JAX in this process, on all cores; programs are kept for the next time.
 
     Args:
         script: Its path.
         arguments: Its own command line.
+        tff_version: As `fedbridge.tff._run.run` takes it.
 
     Returns:
         The exit code.
@@ -42,7 +43,7 @@ def run_script(script: str | Path, arguments: Sequence[str]) -> int:
     keep_programs()
     use_cores()
     gc.freeze()  # what is imported by now stays, and the collector passes it over
-    return run(script, arguments)
+    return run(script, arguments, tff_version)
 
 
 def _run(script: str, arguments: list[str]) -> int:
@@ -60,8 +61,9 @@ def _run(script: str, arguments: list[str]) -> int:
 
 
 def _for_typer(given: Sequence[str]) -> bool:
-    """Whether there is more than a script and what goes to it: an option or a question first."""
-    return given[0].startswith("-") or bool({"-h", "--help"} & set(_before_dashes(given)))
+    """Whether there is more than a script and what goes to it: an option or a question."""
+    own = {argument.partition("=")[0] for argument in _before_dashes(given)}
+    return given[0].startswith("-") or bool({"-h", "--help", "--tff-version"} & own)
 
 
 def _before_dashes(arguments: Sequence[str]) -> Sequence[str]:

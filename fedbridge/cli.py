@@ -142,17 +142,33 @@ def check(
 @app.command(
     context_settings=_FOR_THE_SCRIPT,
     epilog="Examples: [bold]fedbridge run emnist_fedavg.py[/bold] · "
-    "[bold]fedbridge run train.py -- --model cnn --rounds 50[/bold]\n\n"
+    "[bold]fedbridge run train.py -- --model cnn --rounds 50[/bold] · "
+    "[bold]fedbridge run --tff-version 0.17 old.py[/bold]\n\n"
     "Exit codes: the script's own; 1 after an exception of the script, 2 if it asks for something "
     "that does not run here.",
 )
-def run(script: Script, arguments: _Arguments = None) -> None:
+def run(
+    script: Script,
+    arguments: _Arguments = None,
+    *,
+    tff_version: Annotated[
+        str | None,
+        typer.Option(
+            "--tff-version",
+            metavar="V",
+            help="The TFF that the script was written for, 0.17 for example: fixes the metrics "
+            "that build_federated_averaging_process and its like return, and how they print. "
+            "Without it every shape that they had can be read.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
     """Run a TFF script on JAX, where TFF cannot be installed.
 
     The script stays as it is: for it, `tensorflow_federated` is `fedbridge.tff`. It needs whatever
     else it imports, TensorFlow for example.
     """
-    raise typer.Exit(run_script(script, arguments or []))
+    raise typer.Exit(run_script(script, arguments or [], tff_version))
 
 
 @app.command(

@@ -1,5 +1,6 @@
 """What every test here gets: strict ranks, keys, and caches of its own."""
 
+import collections
 import itertools
 import os
 
@@ -18,6 +19,24 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # The same examples in every run: what fails once fails again, and on a slow machine no other.
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("same")
+
+
+def pytest_addoption(parser):
+    text = "Keep the first and every Nth further case of each test: for a second environment."
+    parser.addoption("--every", metavar="N", type=int, default=1, help=text)
+
+
+def pytest_collection_modifyitems(config, items):
+    every = config.getoption("--every")
+    seen = collections.Counter()
+    kept, left = [], []
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        (left if seen[test] % every else kept).append(item)
+        seen[test] += 1
+    items[:] = kept
+    if left:
+        config.hook.pytest_deselected(items=left)
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ FIGURES = {
 }
 
 
+@pytest.mark.slow
 def test_figures_and_absent_peers(tmp_path, monkeypatch):
     """fedbridge alone; TFF has no environment, FedJAX one in which it is not installed."""
     monkeypatch.setenv("FEDBRIDGE_REFERENCE", str(tmp_path / "none"))
@@ -56,6 +57,7 @@ def test_figures_and_absent_peers(tmp_path, monkeypatch):
     assert "fedjax is absent: ModuleNotFoundError" in tables(result)
 
 
+@pytest.mark.slow
 def test_whole_scripts(tmp_path, monkeypatch):
     """A script that says when it was where, and one that says nothing, under fedbridge."""
     marks = "\n".join(f"print({word!r}, {value})" for word, value in MARKS.items())
@@ -93,6 +95,7 @@ def test_a_ratio_is_tffs_time_over_ours():
     }
 
 
+@pytest.mark.slow
 def test_both_settings_compute_the_same():
     losses = []
     for setting in peers.PEERS["fedbridge"].settings:
@@ -220,6 +223,7 @@ def test_sizes_are_those_of_emnist():
 # --------------------------------------------------------------------------- the full size
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="Linux")
 def test_the_figures_of_a_conversion(tmp_path):
     figures = scale.run(tmp_path, clients=5, sentences=100, processes=[1], say=lambda line: None)

@@ -318,6 +318,7 @@ print(sys.argv[1:], jax.local_device_count(), {"typer", "rich", "pydantic"} & se
 """
 
 
+@pytest.mark.slow
 def test_run_goes_past_what_other_commands_are_made_of(tmp_path):
     script = tmp_path / "shows.py"
     script.write_text(SHOWS_ITSELF)

@@ -214,6 +214,7 @@ def test_images(tmp_path, function):
     assert_same(fb.convert(path, tmp_path / "out", preprocess=function), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preprocess", [None, WORDS, TAGS], ids=["as it is", "words", "tags"])
 def test_hdf5(tmp_path, monkeypatch, preprocess):
     h5py = pytest.importorskip("h5py")
@@ -319,6 +320,7 @@ fb.convert(sys.argv[1], sys.argv[2], "train", preprocess=WORDS, processes=int(sy
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_killed_conversion_goes_on_where_it_was(path, tmp_path, processes):

@@ -106,6 +106,7 @@ def test_two_processes_agree_with_one_and_end_together(tmp_path):
     assert_same_round(alone(ROUNDS - 1), before, alone(ROUNDS - 2))
 
 
+@pytest.mark.slow
 @since_0_10
 def test_the_command_trains_in_two_processes_as_in_one(tmp_path):
     """Process 0 writes and speaks; one that cannot go on ends both, without waiting."""

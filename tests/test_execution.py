@@ -223,6 +223,7 @@ def test_the_default_is_chosen_by_the_platform(monkeypatch):
     assert trace(opaque, fb.default_execution) == trace(opaque, fb.sequential)
 
 
+@pytest.mark.slow
 def test_four_devices_agree_with_one():
     flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
     found = subprocess.run(

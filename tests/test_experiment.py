@@ -34,6 +34,7 @@ def test_a_resumed_run_equals_one_that_was_never_interrupted(tmp_path, batches):
     assert [f.name for f in tmp_path.iterdir()] == ["run.state"]
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_in_the_metrics_of_its_rounds_however_long_the_run_is(tmp_path):
     data = fb.from_clients(clients([7, 5]))
     central = fb.central_eval(linear_model(), data, 4)

@@ -89,3 +89,37 @@ def test_nan_stays_nan(name, arguments):
 @pytest.mark.parametrize("threshold", [0.0, 0.5])
 def test_nan_passes_a_rectifier(threshold):
     assert jnp.isnan(relu(jnp.array([jnp.nan, 1.0]), threshold=threshold))[0]
+
+
+@pytest.mark.parametrize("from_logits", [True, False])
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum"])
+def test_a_class_that_does_not_count_is_left_out_as_in_keras(from_logits, reduction):
+    """Not even NaN goes through its rows; padded rows change nothing."""
+    theirs = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=from_logits, ignore_class=-1, reduction=reduction
+    )
+    ours = loss_function(describe_keras(theirs))
+    rng = np.random.default_rng(2)
+    out = rng.random((ROWS, 3, 5)).astype(np.float32) + 0.1
+    out /= 1.0 if from_logits else out.sum(-1, keepdims=True)
+    labels = rng.integers(0, 5, (ROWS, 3)).astype(np.int32)
+    labels[:, 0] = labels[1] = -1
+    mask = jnp.arange(ROWS) < REAL
+    value, gradient = jax.value_and_grad(lambda x: ours(jnp.asarray(labels), x, mask))(out)
+    with jax.numpy_rank_promotion("allow"):
+        expected, slope = jax.value_and_grad(lambda x: theirs(labels[:REAL], x))(out[:REAL])
+    np.testing.assert_allclose(value, expected, rtol=3e-6)
+    np.testing.assert_allclose(gradient[:REAL], slope, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(gradient[REAL:], 0.0)
+    broken = jnp.asarray(out).at[1].set(jnp.nan)
+    again, slope = jax.value_and_grad(lambda x: ours(jnp.asarray(labels), x, mask))(broken)
+    np.testing.assert_array_equal(again, value)
+    assert np.isfinite(slope).all()
+
+
+def test_a_batch_in_which_no_class_counts_is_nan_as_in_keras():
+    loss = loss_function({
+        "class_name": "SparseCategoricalCrossentropy",
+        "config": {"from_logits": True, "ignore_class": 2},
+    })  # fmt: skip
+    assert np.isnan(loss(jnp.full(3, 2), jnp.ones((3, 4)), None))

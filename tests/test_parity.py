@@ -36,9 +36,11 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def matrix():
-    """A tenth of it, several rows at a time."""
-    return parity.parity(TENTH)
+def matrix(request):
+    """A tenth of it, or those of them that are to run; several rows at a time."""
+    tests = (getattr(item, "callspec", None) for item in request.session.items)
+    named = {test.params.get("name") for test in tests if test}
+    return parity.parity([name for name in TENTH if name in named])
 
 
 @pytest.mark.parametrize("name", TENTH)
@@ -156,12 +158,14 @@ class LouderThanTold(trace.Trace):
                 for path, leaf in state.items()}  # fmt: skip
 
 
+@pytest.mark.slow
 def test_noise_of_another_size_differs():
     recorded = trace.read(parity.TRACES / ROWS["unweighted_fedavg.dp_noise"]["trace"])
     assert distribution.drawn(recorded).p_value > 0.01
     assert distribution.drawn(LouderThanTold(*recorded)).p_value < parity.LEAST_P
 
 
+@pytest.mark.slow
 def test_rounding_to_another_number_of_bits_differs():
     recorded = trace.read(parity.TRACES / ROWS["weighted_fedavg.compression_random"]["trace"])
     assert distribution.drawn(recorded).p_value > 0.01

@@ -143,6 +143,7 @@ def poisson(rate):
     return sample
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resident", [True, False])
 def test_300_rounds_of_varying_cohorts_need_few_programs_and_compute_no_padding(resident):
     traced, computed = [], []

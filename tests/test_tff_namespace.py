@@ -175,6 +175,59 @@ def test_old_metrics_and_evaluation():
     assert evaluate(state, CLIENTS)["eval"]["loss"] == found["loss"]
 
 
+NEW = {
+    "distributor": (),
+    "client_work": {"train": {"loss": 2.5, "num_examples": 7, "num_batches": 1}},
+    "aggregator": {"mean_value": ()},
+    "finalizer": (),
+}
+TREE = (
+    "OrderedDict([('broadcast', ()), ('aggregation', OrderedDict([('mean_value', ())])), "
+    "('train', OrderedDict([('loss', 2.5)]))"
+)
+
+
+@pytest.mark.parametrize(
+    "version, text",
+    [
+        ((0, 15), "<loss=2.5>"),
+        ((0, 16), "<broadcast=<>,aggregation=<mean_value=<>>,train=<loss=2.5>>"),
+        ((0, 17), TREE + "])"),
+        ((0, 19), TREE + ", ('stat', OrderedDict([('num_examples', 7)]))])"),
+    ],
+)
+def test_metrics_print_as_the_version_printed_them(version, text):
+    old = old_training_metrics(NEW, version)
+    assert str(old) == f"{old}" == text
+    assert old.loss == old["train"]["loss"] == old.train.loss == 2.5
+    assert old["train"]["num_examples"] == old["stat"]["num_examples"] == 7
+    assert old["client_work"]["train"]["num_batches"] == 1
+
+
+def test_a_script_says_which_tff_it_was_written_for(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nimport tensorflow_federated as tff\nprint(tff.__version__, sys.argv[1:])"
+    )
+    command = [sys.executable, "-m", "fedbridge", "run", script, "--tff-version=0.17.0", "--x", "y"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.stdout == "0.17.0 ['--x', 'y']\n", done.stderr
+    with pytest.raises(fb.ScriptError, match=r"no TFF '1.7'; --tff-version takes a release"):
+        _run.run(script, [], "1.7")
+
+
+def test_builders_take_the_namespaces_version(monkeypatch):
+    monkeypatch.setattr(tff, "__version__", "0.18.0")
+    sgd = tff.learning.optimizers.build_sgdm(0.1)
+    old = tff.learning.build_federated_averaging_process(model_fn, sgd)
+    state, metrics = old.next(old.initialize(), CLIENTS)
+    assert list(metrics) == ["broadcast", "aggregation", "train"]
+    assert list(metrics["train"]) == ["sparse_categorical_accuracy", "loss"]
+    evaluated = tff.learning.build_federated_evaluation(model_fn)(state.model, CLIENTS)
+    assert list(evaluated) == ["sparse_categorical_accuracy", "loss"]
+    assert str(evaluated).startswith("OrderedDict([('sparse_categorical_accuracy', ")
+
+
 def test_fed_prox_says_whose_sign_it_has():
     with pytest.warns(tff.Note, match="sign reversed"):
         tff.learning.algorithms.build_weighted_fed_prox(
@@ -753,9 +806,11 @@ def test_notes_are_lines(tmp_path):
 
 def test_the_command_line(tmp_path, monkeypatch):
     called = []
-    monkeypatch.setattr(_run, "run", lambda script, arguments: called.append(arguments) or 4)
+    monkeypatch.setattr(_run, "run", lambda *given: called.append(given[1:]) or 4)
     done = CliRunner().invoke(app, ["run", "script.py", "--", "--model", "cnn"])
-    assert (done.exit_code, called) == (4, [["--model", "cnn"]])
+    assert (done.exit_code, called) == (4, [(["--model", "cnn"], None)])
+    done = CliRunner().invoke(app, ["run", "--tff-version", "0.17", "script.py", "x"])
+    assert (done.exit_code, called[1:]) == (4, [(["x"], "0.17")])
 
 
 def test_a_model_of_the_first_years_is_told_what_to_report():

@@ -59,6 +59,7 @@ def content(folder):
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_and_resumed_leaves_the_same_bytes(data, tmp_path, monkeypatch):
     """Killed after round 4 is logged, and before it is saved: round 3 and 4 are done again."""
     every = ["--rounds", 5, "--evaluate-every", 2, "--checkpoint-every", 2, "--clients", 2]
@@ -108,6 +109,7 @@ def test_a_run_that_was_killed_and_resumed_leaves_the_same_bytes(data, tmp_path,
         assert "config.json: it is damaged" in train(data, tmp_path / "killed", "--resume").stderr
 
 
+@pytest.mark.slow
 def test_on_two_devices_the_numbers_are_those_of_one(data, tmp_path):
     """In processes of their own: jax has one device in this one."""
     task = ["train", TASK, "--data", str(data), "--model", "2nn", "--rounds", "2", "--output-dir"]

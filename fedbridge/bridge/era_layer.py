@@ -16,7 +16,7 @@ from typing import Any
 
 from fedbridge.bridge import builders, eras, old_keras, old_types
 from fedbridge.bridge.old_checkpoints import OldCheckpointManager
-from fedbridge.bridge.old_metrics import Metrics, old_training_metrics
+from fedbridge.bridge.old_metrics import old_evaluation_metrics, old_training_metrics
 from fedbridge.jax_core import ScriptError
 
 
@@ -259,8 +259,7 @@ def _evaluation(watch: Any, model_fn: Any, *_: Any, **__: Any) -> Any:
         weights = getattr(server_model_weights, "global_model_weights", server_model_weights)
         state = process.set_model_weights(process.initialize(), weights)
         metrics = process.next(state, federated_dataset).metrics
-        current = Metrics(metrics["client_work"]["eval"]["current_round_metrics"])
-        return Metrics({"eval": current}, behind=[current])
+        return old_evaluation_metrics(metrics["client_work"]["eval"]["current_round_metrics"])
 
     return evaluation
 

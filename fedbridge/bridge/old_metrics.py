@@ -1,8 +1,19 @@
-"""Metrics as TFF 0.1 to 0.19 returned them: flat, in a tree, and printed in angle brackets."""
+"""Metrics as TFF 0.1 to 0.27 returned them under the names of that time, and as they printed.
+
+    to 0.15         flat                                                   <loss=2.5>
+    0.16            <broadcast=<>,aggregation=<...>,train=<loss=2.5>>
+    0.17 and 0.18   the same as an OrderedDict
+    from 0.19       with 'stat': OrderedDict([('num_examples', 7)])
+
+Source: printed outputs in programs of each time; `learning/framework/optimizer_utils.py` and
+`learning/federated_evaluation.py` of TFF.
+"""
 
 import collections
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+Version = tuple[int, ...]
 
 
 class Metrics(collections.OrderedDict):
@@ -42,6 +53,16 @@ class Metrics(collections.OrderedDict):
         return collections.OrderedDict, (list(self.items()),)
 
 
+class OrderedMetrics(Metrics):
+    """The same from TFF 0.17 on: printed as an OrderedDict, as Python to 3.11 prints one."""
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"({key!r}, {_ordered(value)!r})" for key, value in self.items())
+        return f"OrderedDict([{inside}])" if inside else "OrderedDict()"
+
+    __str__ = __repr__
+
+
 def _old_text(value: Any) -> str:
     if isinstance(value, Metrics):
         return str(value)
@@ -50,8 +71,17 @@ def _old_text(value: Any) -> str:
     return "<>" if isinstance(value, tuple) and not value else str(value)
 
 
-def old_training_metrics(metrics: Mapping[str, Any]) -> Metrics:
-    """0.87.0's metrics in the tree of 0.16 to 0.19, with the flat and the new one behind it.
+def _ordered(value: Any) -> Any:
+    return OrderedMetrics(value) if isinstance(value, Mapping) else value
+
+
+def old_training_metrics(metrics: Mapping[str, Any], version: Version | None = None) -> Metrics:
+    """0.87.0's metrics as the tree of an older TFF, with the flat and the new one behind it.
+
+    Args:
+        metrics: What a round of 0.87.0 returns.
+        version: Of TFF, which fixes the tree and how it prints; None for the tree of 0.16 with all
+            that 0.87.0 counts.
 
     >>> new = {"distributor": (), "client_work": {"train": {"loss": 2.5, "num_examples": 7}},
     ...        "aggregator": {"mean_value": ()}, "finalizer": {}}
@@ -60,12 +90,59 @@ def old_training_metrics(metrics: Mapping[str, Any]) -> Metrics:
     (2.5, 2.5, 2.5, 2.5)
     >>> print(old)
     <broadcast=<>,aggregation=<mean_value=<>>,train=<loss=2.5,num_examples=7>>
+    >>> print(old_training_metrics(new, (0, 15)))
+    <loss=2.5>
     """
-    train = Metrics(metrics["client_work"]["train"])
-    content = {
+    made = _kind(version)
+    all_of_train = Metrics(metrics["client_work"]["train"])
+    train = made(_reported(all_of_train, version), behind=[all_of_train])
+    stat = made({"stat": made({"num_examples": all_of_train.get("num_examples")})})
+    tree = {
         "broadcast": metrics["distributor"],
         "aggregation": metrics["aggregator"],
         "train": train,
     }
-    stat = Metrics({"stat": Metrics({"num_examples": train.get("num_examples")})})
-    return Metrics(content, behind=[train, stat, metrics])
+    if version is not None and version < (0, 16):
+        return made(train, behind=[all_of_train, tree, stat, metrics])
+    shown = tree | (stat if version is not None and version >= (0, 19) else {})
+    return made(shown, behind=[train, all_of_train, stat, metrics])
+
+
+def old_evaluation_metrics(evaluated: Mapping[str, Any], version: Version | None = None) -> Metrics:
+    """The metrics of an evaluation as an older TFF returned them; every other way is behind.
+
+    Args:
+        evaluated: Name to value.
+        version: Of TFF; None for the tree of its last builder of that name.
+
+    >>> evaluated = {"loss": 2.5, "num_examples": 7}
+    >>> print(old_evaluation_metrics(evaluated, (0, 18)))
+    OrderedDict([('loss', 2.5)])
+    >>> print(old_evaluation_metrics({"num_examples": 7}, (0, 19)))
+    OrderedDict([('eval', OrderedDict()), ('stat', OrderedDict([('num_examples', 7)]))])
+    >>> old_evaluation_metrics(evaluated)["loss"], old_evaluation_metrics(evaluated)["eval"].loss
+    (2.5, 2.5)
+    """
+    made = _kind(version)
+    all_of_it = Metrics(evaluated)
+    current = made(_reported(all_of_it, version), behind=[all_of_it])
+    tree = {"eval": current}
+    if version is not None and version < (0, 19):
+        return made(current, behind=[all_of_it, tree])
+    if version is not None and version < (0, 28):
+        tree["stat"] = made({"num_examples": all_of_it.get("num_examples")})
+    return made(tree, behind=[current, all_of_it])
+
+
+def _kind(version: Version | None) -> type[Metrics]:
+    return Metrics if version is None or version < (0, 17) else OrderedMetrics
+
+
+def _reported(metrics: Mapping[str, Any], version: Version | None) -> dict[str, Any]:
+    """Without the counts that no model of TFF to 0.27 reported among its metrics."""
+    if version is None or version >= (0, 28):
+        return dict(metrics)
+    return {name: one for name, one in metrics.items() if name not in _COUNTS}
+
+
+_COUNTS = ("num_examples", "num_batches")

@@ -33,7 +33,7 @@ from fedbridge.jax_core._process import (
     LearningProcessOutput,
     learning_process,
 )
-from fedbridge.jax_core._start import Start, check_start, placing
+from fedbridge.jax_core._start import Start, check_start, own_array, placing
 from fedbridge.jax_core._states import check_state, form_of_states
 from fedbridge.jax_core._steps import Client
 
@@ -214,7 +214,7 @@ def evaluation_process(
     check_argument(right, "execution", execution, "of the type Execution")
 
     def initialize() -> LearningAlgorithmState:
-        weights = jax.tree.map(jnp.array, model.initial_weights)
+        weights = jax.tree.map(own_array, model.initial_weights)
         aggregator = OrderedDict(value_sum_process=(), weight_sum_process=())
         return LearningAlgorithmState(weights, (), report.initialize(), aggregator, ())
 

@@ -34,7 +34,7 @@ from fedbridge.jax_core._finalizer import Finalizer
 from fedbridge.jax_core._fused import fused, stack
 from fedbridge.jax_core._model import ModelWeights
 from fedbridge.jax_core._on_host import host_round
-from fedbridge.jax_core._start import Start, check_start, placing
+from fedbridge.jax_core._start import Start, check_start, own_array, placing
 from fedbridge.jax_core._states import check_is_state, check_state, form_of_states
 from fedbridge.jax_core._steps import Client
 from fedbridge.jax_core._trees import (
@@ -174,8 +174,7 @@ def compose_learning_process(
     on_host, summing = isinstance(aggregator, HostAggregator), cast(Aggregator, aggregator)
 
     def initialize() -> LearningAlgorithmState:
-        # Copies, where `asarray` and `device_put` may leave a NumPy array where it lies.
-        weights = jax.tree.map(jnp.array, model.initial_weights)
+        weights = jax.tree.map(own_array, model.initial_weights)
         return LearningAlgorithmState(
             weights,
             (),
@@ -326,7 +325,7 @@ def learning_process(
         check_same_shapes(old, weights)
         check_same_kinds(old, weights)
         new = from_named_leaves(old, named_leaves(weights))
-        cast = lambda leaf, like: jnp.array(leaf, jnp.asarray(like).dtype)
+        cast = lambda leaf, like: own_array(leaf, jnp.asarray(like).dtype)
         return state._replace(global_model_weights=jax.tree.map(cast, new, old))
 
     def hparams_of(state: LearningAlgorithmState) -> OrderedDict:

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import PyTree
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
 
 from fedbridge.jax_core._border import check_same_shapes
 from fedbridge.jax_core._client_work import nothing_to_check
@@ -34,6 +36,17 @@ def check_start(model: Any) -> None:
     """Refuses what is no model, and nothing like it."""
     is_one = isinstance(model, Start)
     check_argument(is_one, "model", model, "a model: one of fb.models, called, or fb.from_keras")
+
+
+def own_array(leaf: Any, dtype: Any = None) -> Array:
+    """An array that nobody else can change.
+
+    jax copies one of NumPy's after `jnp.array` has returned, and would see what is written until
+    then.
+    """
+    if isinstance(leaf, np.ndarray):
+        return jnp.asarray(np.array(leaf, dtype))
+    return jnp.array(leaf, dtype)
 
 
 def check_weights(model: Start, weights: PyTree) -> None:

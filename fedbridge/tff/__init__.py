@@ -75,8 +75,14 @@ tf_computation = tensorflow.computation
 _TFF = "tensorflow_federated"
 
 
-def install() -> None:
-    """Makes `import tensorflow_federated` give this namespace, in this process from now on."""
+def install(version: str = __version__) -> None:
+    """Makes `import tensorflow_federated` give this namespace, in this process from now on.
+
+    Args:
+        version: The TFF that a script was written for, as `__version__` gives it. The builders of
+            TFF 0.1 to 0.27 return the metrics of that version.
+    """
+    globals()["__version__"] = version
     for name, module in list(sys.modules.items()):
         if name == __name__ or name.startswith(f"{__name__}."):
             sys.modules[_TFF + name.removeprefix(__name__)] = module

@@ -8,7 +8,12 @@ import jax
 import numpy as np
 
 from fedbridge import jax_core as fc
-from fedbridge.bridge.old_metrics import Metrics, old_training_metrics
+from fedbridge.bridge.old_metrics import (
+    Metrics,
+    Version,
+    old_evaluation_metrics,
+    old_training_metrics,
+)
 from fedbridge.tff._client_batches import Clients, batches, cohort, same
 from fedbridge.tff_io import weights_to_keras
 
@@ -146,21 +151,31 @@ def _unknown() -> NoReturn:
 
 
 def with_old_metrics(process: fc.LearningProcess) -> LearningProcess:
-    """A process whose metrics have the shapes of TFF 0.1 to 0.19."""
-    return LearningProcess(process, old_training_metrics)
+    """A process whose metrics have the shapes of TFF 0.1 to 0.27."""
+    version = _version()
+    return LearningProcess(process, lambda metrics: old_training_metrics(metrics, version))
 
 
 def evaluation(process: LearningProcess) -> Callable[[Any, Any], Metrics]:
     """`build_federated_evaluation`'s function of (weights or state, data)."""
+    version = _version()
 
     def evaluate(server_model_weights: Any, federated_dataset: Any) -> Metrics:
         weights = getattr(server_model_weights, "global_model_weights", server_model_weights)
         state = process.set_model_weights(process.initialize(), weights)
         metrics = process.next(state, federated_dataset).metrics
-        current = Metrics(metrics["client_work"]["eval"]["current_round_metrics"])
-        return Metrics({"eval": current}, behind=[current])
+        current = metrics["client_work"]["eval"]["current_round_metrics"]
+        return old_evaluation_metrics(current, version)
 
     return evaluate
+
+
+def _version() -> Version | None:
+    """The TFF that the script was written for; None for the one that the namespace follows."""
+    from fedbridge import tff  # as it is when a process is built
+
+    version = tuple(int(part) for part in tff.__version__.split(".")[:2])
+    return version if version < (0, 28) else None
 
 
 def as_tff(state: fc.LearningAlgorithmState) -> LearningAlgorithmState:

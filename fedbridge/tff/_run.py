@@ -21,22 +21,35 @@ from fedbridge.tff import install
 from fedbridge.tff._errors import Note, public_function
 
 
-def run(script: str | os.PathLike[str], arguments: Sequence[str] = ()) -> int:
+def run(
+    script: str | os.PathLike[str],
+    arguments: Sequence[str] = (),
+    tff_version: str | None = None,
+) -> int:
     """Runs a script or notebook as Python would, TFF's name being this namespace.
 
     Args:
         script: Its path.
         arguments: Its command line.
+        tff_version: The TFF that it was written for, "0.17.0" for example: fixes the metrics that
+            the builders of its time return, and how they print. None: what the builders' names say.
 
     Returns:
         The exit code: 0, the script's own, or 1 after an exception of the script, which is printed
         as Python prints it.
 
     Raises:
-        ScriptError: There is no such script; or it asks for something that does not run here. The
-            text names the line.
+        ScriptError: There is no such script or no such TFF; or it asks for something that does not
+            run here. The text names the line.
     """
-    install()
+    if tff_version is None:
+        install()
+    elif re.fullmatch(r"0\.\d{1,2}(\.\w+)*", tff_version):
+        install(tff_version)
+    else:
+        raise ScriptError(
+            f"there is no TFF {tff_version!r}; --tff-version takes a release, 0.17.0 for example."
+        )
     sys.path.append(str(Path(__file__).with_name("_in_children")))
     if importlib.util.find_spec("tensorflow") is None:
         os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras would look for TensorFlow

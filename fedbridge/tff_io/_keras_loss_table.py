@@ -26,9 +26,13 @@ def _of(elements: Elements) -> Callable[..., LossFn]:
 
 
 def _sparse_categorical_crossentropy(
-    from_logits: bool = False, axis: int = -1, reduction: str | None = "auto"
+    from_logits: bool = False,
+    axis: int = -1,
+    ignore_class: int | None = None,
+    reduction: str | None = "auto",
 ) -> LossFn:
-    return reduced(losses.sparse_categorical_crossentropy(from_logits, axis), reduction)
+    elements = losses.sparse_categorical_crossentropy(from_logits, axis, ignore_class)
+    return reduced(elements, reduction, ignore_class)
 
 
 def _categorical_crossentropy(

@@ -44,8 +44,14 @@ def mean_of_last_axis(elements: Float[Array, "batch ..."], mask: Mask) -> Float[
     return divide_no_nan(*masked_total(elements, mask))
 
 
-def reduced(elements: Elements, reduction: str | None) -> LossFn:
+def reduced(elements: Elements, reduction: str | None, ignore_class: int | None = None) -> LossFn:
     """The loss of a batch, from what counts for each example or label.
+
+    Args:
+        elements: Gives a value for each; 0 for a label that does not count.
+        reduction: Keras' word for the sum or the mean of them.
+        ignore_class: The label that does not count in a mean. NaN where no other is in a batch, as
+            in Keras.
 
     Raises:
         ModelError: For a reduction that gives no number.
@@ -60,27 +66,39 @@ def reduced(elements: Elements, reduction: str | None) -> LossFn:
         if values.ndim == 0:
             return values
         total, count = masked_total(values, mask)
+        if ignore_class is not None and reduction != "sum":
+            # Keras weighs the labels that count: by how many there are, over how many of these.
+            counting = (y_true != ignore_class).astype(values.dtype)
+            weight = count / masked_total(counting, mask)[0]
+            total, _ = masked_total(values * weight, mask)
         return total if reduction == "sum" else divide_no_nan(total, count)
 
     return loss
 
 
-def sparse_categorical_crossentropy(from_logits: bool = False, axis: int = -1) -> Elements:
+def sparse_categorical_crossentropy(
+    from_logits: bool = False, axis: int = -1, ignore_class: int | None = None
+) -> Elements:
     """Keras' function of this name, one value for each label."""
     last_axis(axis)
 
     def elements(y_true: Array, y_pred: Array, mask: Mask) -> Array:
-        logits = y_pred if from_logits else clipped_log(y_pred)
         if y_pred.ndim < 2 or y_true.size != y_pred.size // y_pred.shape[-1]:
             raise misfit(y_true, y_pred)
         labels = y_true.reshape(y_pred.shape[:-1]).astype(jnp.int32)
+        counts = None if ignore_class is None else labels != ignore_class
+        if counts is not None:  # Keras takes the others out: no gradient goes through them
+            y_pred = jnp.where(counts[..., None], y_pred, 1.0 / y_pred.shape[-1])
+            labels = jnp.where(counts, labels, 0)
+        logits = y_pred if from_logits else clipped_log(y_pred)
         shifted, log_sum = _log_sum(logits)
         classes = jnp.arange(y_pred.shape[-1]).reshape((1,) * labels.ndim + (-1,))
         chosen = jnp.where(classes == labels[..., None], shifted, 0.0).sum(axis=-1)
         # TensorFlow fails on a label that is no class, or gives NaN (GPU). Multiplied, so that the
         # gradient is NaN too and the client does not count.
         is_class = (labels >= 0) & (labels < y_pred.shape[-1])
-        return (log_sum - chosen) * jnp.where(is_class, 1.0, jnp.nan)
+        found = (log_sum - chosen) * jnp.where(is_class, 1.0, jnp.nan)
+        return found if counts is None else jnp.where(counts, found, 0.0)
 
     return elements
 

@@ -4,6 +4,8 @@ What TFF's `tff.learning.models.from_keras_model` computes (learning/models/kera
 objective is the loss plus the layers' regularization, the reported loss is without it.
 """
 
+import dataclasses
+import functools
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -172,10 +174,27 @@ def from_keras_config(
         return jax.eval_shape(apply, _feature(batch, "x")).shape[-1]
 
     def check(cohort: Cohort) -> None:
-        if not several and specs[0]["class_name"] == "SparseCategoricalCrossentropy":
-            check_labels(cohort, "y", num_classes)
+        if several or specs[0]["class_name"] != "SparseCategoricalCrossentropy":
+            return
+        ignored = (specs[0].get("config") or {}).get("ignore_class")
+        if ignored is not None:
+            cohort = dataclasses.replace(cohort, decode=_that_count(cohort.decode, ignored))
+        check_labels(cohort, "y", num_classes)
 
     return Model(fitting, forward, tff_metrics(metrics), check=check)
+
+
+@functools.lru_cache(maxsize=64)
+def _that_count(decode: Callable[[Batch], Batch], ignored: int) -> Callable[[Batch], Batch]:
+    """A decoder of the labels that count; 0 for the others."""
+
+    def counting(rows: Batch) -> Batch:
+        batch = decode(rows)
+        if "y" not in batch:
+            return batch
+        return {**batch, "y": jnp.where(batch["y"] == ignored, 0, batch["y"])}
+
+    return counting
 
 
 def _total_loss(
