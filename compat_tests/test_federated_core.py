@@ -172,7 +172,57 @@ def selection(t, tf):
     return compute(keys, WIDE[:4, :2]), str(compute.type_signature)
 
 
-@pytest.mark.parametrize("program", [selection, means, data_sets, state, containers, aggregates])
+def learning_process(t, tf):
+    """A learning process by hand, whose metrics TFF's own computation adds up."""
+    templates, rows = t.learning.templates, t.SequenceType(np.float32)
+    state_type = t.to_type(collections.OrderedDict(w=np.float32, round=np.int32))
+    finalizers = collections.OrderedDict(mean=lambda pair: pair[0] / pair[1])
+
+    @t.tensorflow.computation
+    def start():
+        return collections.OrderedDict(w=1.5, round=0)
+
+    @t.tensorflow.computation(rows, np.float32)
+    def local(dataset, w):
+        total, count = dataset.reduce((0.0, 0.0), lambda held, x: (held[0] + x, held[1] + 1.0))
+        return total * w, collections.OrderedDict(mean=[total, count])
+
+    @t.tensorflow.computation(state_type, np.float32)
+    def moved(state, update):
+        return collections.OrderedDict(w=state["w"] + update, round=state["round"] + 1)
+
+    @t.federated_computation
+    def initialize():
+        return t.federated_eval(start, t.SERVER)
+
+    @t.federated_computation(
+        t.FederatedType(state_type, t.SERVER), t.FederatedType(rows, t.CLIENTS)
+    )
+    def following(state, data):
+        updates, unfinalized = t.federated_map(local, (data, t.federated_broadcast(state.w)))
+        metrics = t.learning.metrics.sum_then_finalize(finalizers)(unfinalized)
+        new = t.federated_map(moved, (state, t.federated_mean(updates)))
+        return templates.LearningProcessOutput(new, metrics)
+
+    get = t.tensorflow.computation(lambda state: state["w"], state_type)
+    put = t.tensorflow.computation(
+        lambda state, w: collections.OrderedDict(w=w, round=state["round"]), state_type, np.float32
+    )
+    process = templates.LearningProcess(initialize, following, get, put)
+    assert isinstance(process, templates.LearningProcess)
+    assert isinstance(process, t.templates.IterativeProcess)
+    state = process.set_model_weights(process.initialize(), 0.25)
+    output = process.next(state, [[1.0, 2.0], [0.5, 4.0, 8.0], []])
+    found = [output.state, output.metrics, process.get_model_weights(output.state)]
+    with pytest.raises(Exception, match="get_model_weights"):
+        templates.LearningProcess(initialize, following, put, get)
+    return found, dict(process.get_hparams(output.state)), str(process.next.type_signature)
+
+
+PROGRAMS = [selection, means, data_sets, state, containers, aggregates, learning_process]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_a_program_computes_the_same(tff, program):
     import tensorflow as tf
 

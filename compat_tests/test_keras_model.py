@@ -190,6 +190,13 @@ def sequences(keras, rng):
     return model, loss, [keras.metrics.SparseCategoricalAccuracy()], x, y
 
 
+def sequences_with_places_that_do_not_count(keras, rng):
+    model, _, _, x, y = sequences(keras, rng)
+    y[:, 2:] = y[3] = -1
+    loss = keras.losses.SparseCategoricalCrossentropy(ignore_class=-1)
+    return model, loss, [], x, y
+
+
 def saturated(keras, rng):
     """Logits of 60: probabilities are clipped, the loss ends at 16.1, the gradient is 0."""
     layers = keras.layers
@@ -223,6 +230,7 @@ CASES = [
     functional,
     labels_that_sum_to_two,
     sequences,
+    sequences_with_places_that_do_not_count,
     saturated,
     saturated_sigmoid,
 ]

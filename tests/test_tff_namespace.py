@@ -868,3 +868,18 @@ def test_a_factory_of_the_scripts_own_aggregates():
     weights = [p.get_model_weights(o.state) for p, o in zip(processes, (own, usual), strict=True)]
     for ours, theirs in zip(*map(jax.tree.leaves, weights), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras'
+def test_an_evaluation_of_old_knows_its_type():
+    spec = {"x": tff.TensorType(np.float32, [None, 4]), "y": tff.TensorType(np.int32, [None])}
+
+    def with_spec():
+        model = model_fn()
+        model.input_spec = spec
+        return model
+
+    evaluate = tff.learning.build_federated_evaluation(with_spec)
+    given, data = evaluate.type_signature.parameter
+    assert (given.placement, data.placement) == (tff.SERVER, tff.CLIENTS)
+    assert str(evaluate.type_signature.result).startswith("<eval=<sparse_categorical_accuracy=")

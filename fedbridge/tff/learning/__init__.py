@@ -19,7 +19,7 @@ from fedbridge.tff.learning import (
     templates as templates,
 )
 from fedbridge.tff.learning._reported_model import model_and_evaluation, model_and_training
-from fedbridge.tff.learning._signatures import typed
+from fedbridge.tff.learning._signatures import typed, typed_evaluation
 from fedbridge.tff.learning._weighting import (
     ClientWeighting as ClientWeighting,
     LoopImplementation as LoopImplementation,
@@ -101,7 +101,7 @@ def build_federated_sgd_process(
 
 def build_federated_evaluation(model_fn: Any, *retired: Any, **others: Any) -> Any:
     """The evaluation of TFF 0.1 to 0.79: a function of (weights, data)."""
-    return _process.evaluation(_fed_eval(model_fn))
+    return typed_evaluation(_fed_eval(model_fn))
 
 
 @typed

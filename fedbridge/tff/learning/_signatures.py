@@ -8,7 +8,7 @@ import numpy as np
 
 from fedbridge import jax_core as fc
 from fedbridge.tff._client_batches import cohort, without_rows
-from fedbridge.tff._process import LearningProcess, ModelWeights, as_core
+from fedbridge.tff._process import LearningProcess, ModelWeights, as_core, evaluation
 from fedbridge.tff._types import (
     CLIENTS,
     SERVER,
@@ -98,6 +98,26 @@ def with_types(process: LearningProcess, element: Callable[[], Type]) -> Learnin
         setattr(process, name, Typed(getattr(process, name), signature))
     process.nobody = lambda: without_rows(structure_from_tensor_type_tree(_zeros, element()))
     return process
+
+
+def typed_evaluation(process: LearningProcess) -> Typed:
+    """`build_federated_evaluation`'s function of (weights, data), which knows its type.
+
+    Args:
+        process: Of an evaluation, with types.
+    """
+    evaluate = evaluation(process)
+
+    def signature() -> FunctionType:
+        typed: Any = process
+        data = typed.next.type_signature.parameter[1]
+        weights = _at_server(typed.get_model_weights.type_signature.result)
+        batch = structure_from_tensor_type_tree(_zeros, data.member.element)
+        metrics = infer_type(evaluate(process.initialize(), [[batch]]))
+        given = StructType([("server_model_weights", weights), ("federated_dataset", data)])
+        return FunctionType(given, _at_server(metrics))
+
+    return Typed(evaluate, signature)
 
 
 def _at_server(member: Type) -> FederatedType:

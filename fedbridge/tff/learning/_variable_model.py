@@ -225,7 +225,9 @@ class KerasModel(MeasuredModel):
         for metric in self.get_metrics():
             metric.update_state(y, predictions)
         loss = self._loss_of(y, predictions)
-        if loss.shape.rank:
+        if loss.shape.rank and not self._keras_model.losses and hasattr(self._loss, "reduction"):
+            loss = tf.reduce_sum(loss)  # what a tape differentiates
+        elif loss.shape.rank:
             raise fc.ModelError(
                 f"the loss gives {loss.shape} values where TFF takes one; give a loss object of "
                 "Keras, e.g. tf.keras.losses.MeanSquaredError(), or a function that takes the mean"

@@ -5,14 +5,18 @@ from collections.abc import Callable
 from typing import Any
 
 from fedbridge.jax_core import (
+    MetricsAggregator,
     check_argument,
     finalize_then_sample as finalize_then_sample,
     sample_over_rounds,
     sum_over_rounds,
-    sum_then_finalize as sum_then_finalize,
+    sum_then_finalize as _sum_then_finalize,
 )
+from fedbridge.tff import tensorflow
 from fedbridge.tff._arguments import EvaluationProcess
+from fedbridge.tff._computations import PolymorphicComputation, federated_computation
 from fedbridge.tff._errors import missing
+from fedbridge.tff._intrinsics import federated_map, federated_sum
 from fedbridge.tff.learning._functional_model import (
     create_functional_metric_fns as create_functional_metric_fns,
 )
@@ -37,6 +41,38 @@ _missing = missing(
 MetricFinalizersType = OrderedDict[str, Callable[[Any], Any]]
 FunctionalMetricFinalizersType = Callable[[OrderedDict[str, Any]], OrderedDict[str, Any]]
 MetricsAggregatorType = Callable[..., Any]
+
+
+class _SumThenFinalize(MetricsAggregator):
+    """What builders take as `metrics_aggregator`; called, a computation for a script's own."""
+
+    __slots__ = ()
+
+    def __call__(
+        self, metric_finalizers: Any, local_unfinalized_metrics_type: Any = None
+    ) -> PolymorphicComputation:
+        """Sums the clients' unfinalized metrics, and finalizes them at the server.
+
+        Args:
+            metric_finalizers: Name to a function of its unfinalized values; or one function of all.
+            local_unfinalized_metrics_type: Not used, as in TFF 0.87.0.
+        """
+
+        def finalize(unfinalized: Any) -> Any:
+            if callable(metric_finalizers):
+                return metric_finalizers(unfinalized)
+            each = metric_finalizers.items()
+            return OrderedDict((name, function(unfinalized[name])) for name, function in each)
+
+        @federated_computation
+        def aggregate(client_local_unfinalized_metrics: Any) -> Any:
+            sums = federated_sum(client_local_unfinalized_metrics)
+            return federated_map(tensorflow.computation(finalize, sums.type_signature.member), sums)
+
+        return aggregate
+
+
+sum_then_finalize = _SumThenFinalize(*_sum_then_finalize)
 
 
 class SumThenFinalizeFactory:

@@ -10,6 +10,7 @@ from fedbridge.tff.learning._reconstruction import (
     BatchOutput as BatchOutput,
     ReconstructionModel,
 )
+from fedbridge.tff.learning._signatures import typed_evaluation
 
 Model = ReconstructionModel
 build_dataset_split_fn = fc.build_dataset_split_fn
@@ -66,7 +67,7 @@ def build_federated_evaluation(
         dataset_split_fn=dataset_split_fn,
         model_distributor=broadcast_process,
     )
-    return _process.evaluation(process)
+    return typed_evaluation(process)
 
 
 __getattr__ = missing("tff.learning.reconstruction")

@@ -3,21 +3,80 @@
 The parts that TFF builds are those of the core; parts written in Federated Core are refused.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
 from fedbridge import jax_core as fc
-from fedbridge.tff import _arguments as arguments
+from fedbridge.tff import _arguments as arguments, _process
+from fedbridge.tff._computations import Computation
 from fedbridge.tff._errors import missing
 from fedbridge.tff._process import (
     LearningAlgorithmState as LearningAlgorithmState,
-    LearningProcess as LearningProcess,
     LearningProcessOutput as LearningProcessOutput,
     like,
 )
+from fedbridge.tff._type_errors import FederatedTypeError
+from fedbridge.tff._types import StructType
 from fedbridge.tff.learning._weighting import client_weight
+from fedbridge.tff.templates import IterativeProcess
 
 ClientResult = fc.ClientResult
+
+
+class LearningProcess(IterativeProcess):
+    """A process in computations of a script's own that knows its model's weights.
+
+    What the builders make are learning processes too.
+
+    Args:
+        initialize_fn: As of any process.
+        next_fn: Of the state and the clients' data; it gives a `LearningProcessOutput`.
+        get_model_weights: From the state, not placed, to the weights.
+        set_model_weights: From the state and weights to the state, none of them placed.
+        get_hparams_fn: From the state to its hyperparameters; None: it has none.
+        set_hparams_fn: From the state and hyperparameters to the state.
+
+    Raises:
+        FederatedTypeError: The types do not fit.
+    """
+
+    def __init__(
+        self,
+        initialize_fn: Computation,
+        next_fn: Computation,
+        get_model_weights: Computation,
+        set_model_weights: Computation,
+        get_hparams_fn: Computation | None = None,
+        set_hparams_fn: Computation | None = None,
+    ):
+        super().__init__(initialize_fn, next_fn, True)
+        result = next_fn.type_signature.result
+        made = result.python_container if isinstance(result, StructType) else None
+        if made is not LearningProcessOutput:
+            raise FederatedTypeError(
+                f"LearningProcess: next_fn must give a LearningProcessOutput, not {result}."
+            )
+        state: Any = self.state_type
+        for name, given in {
+            "get_model_weights": get_model_weights.type_signature.parameter,
+            "set_model_weights": _first(set_model_weights.type_signature.parameter),
+        }.items():
+            if given is None or not given.is_equivalent_to(state.member):
+                raise FederatedTypeError(
+                    f"LearningProcess: {name} must take a state of type {state.member}, not "
+                    f"{given}."
+                )
+        self.get_model_weights, self.set_model_weights = get_model_weights, set_model_weights
+        self.get_hparams = get_hparams_fn or (lambda state: OrderedDict())
+        self.set_hparams = set_hparams_fn or (lambda state, hparams: state)
+
+
+LearningProcess.register(_process.LearningProcess)
+
+
+def _first(parameter: Any) -> Any:
+    return parameter[0] if isinstance(parameter, StructType) and len(parameter) else None
 
 
 class ClientWorkProcess:
@@ -113,7 +172,7 @@ def compose_learning_process(
     client_work: Any,
     model_update_aggregator: Any,
     model_finalizer: Any,
-) -> LearningProcess:
+) -> _process.LearningProcess:
     """A learning process of its parts (templates/composers.py).
 
     Args:
@@ -138,7 +197,7 @@ def compose_learning_process(
     process = fc.compose_learning_process(
         model, client_work.work, aggregator, model_finalizer.finalizer
     )
-    return LearningProcess(process)
+    return _process.LearningProcess(process)
 
 
 def _refuse_own(name: str, instead: str) -> None:
