@@ -420,3 +420,36 @@ def test_named_weights_of_a_functional_model_are_refused():
     )
     with pytest.raises(ModelError, match="weights are in a OrderedDict"):
         model.core_model()
+
+
+def test_a_loss_for_each_example_trains_and_counts_as_in_tff(tff):
+    """Its gradient is that of the sum; in its mean a batch counts by the square of its size."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+    x, y = rng.random((17, 4), np.float32), rng.integers(0, 3, (17, 1)).astype(np.int32)
+    whole = tf.data.Dataset.from_tensor_slices(collections.OrderedDict(x=x, y=y))
+    clients = [whole.take(10).batch(4), whole.skip(10).batch(4)]
+
+    def run(t):
+        def model_fn():
+            return t.learning.models.from_keras_model(
+                tf.keras.Sequential([tf.keras.layers.Dense(3, "softmax", input_shape=(4,))]),
+                tf.keras.losses.SparseCategoricalCrossentropy(reduction="none"),
+                clients[0].element_spec,
+            )
+
+        process = t.learning.algorithms.build_weighted_fed_avg(
+            model_fn, t.learning.optimizers.build_sgdm(0.1)
+        )
+        kernel = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
+        state = process.set_model_weights(
+            process.initialize(), t.learning.models.ModelWeights([kernel, np.zeros(3, "f")], [])
+        )
+        state, metrics = process.next(state, clients)
+        weights = process.get_model_weights(state).trainable
+        return [*metrics["client_work"]["train"].values(), *weights]
+
+    for mine, theirs in zip(run(ours), run(tff), strict=True):
+        # Three steps of a softmax regression: the last digits of float32.
+        np.testing.assert_allclose(mine, theirs, rtol=2e-6, atol=1e-7)
