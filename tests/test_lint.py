@@ -178,6 +178,22 @@ def test_seeded_weights_are_no_remark(lint):
     assert not found.notes
 
 
+def test_a_metric_of_ones_own_beside_a_recurrent_layer_is_remarked(lint):
+    own = "class Half(tf.keras.metrics.Mean): ..."
+    script = f"""
+        import tensorflow as tf, tensorflow_federated as tff
+        tf.keras.utils.set_random_seed(1)
+        {own}
+        tf.keras.layers.{{layer}}(2)
+        {FED_AVG}
+        """
+    (found,) = lint(script.format(layer="GRU")).notes
+    assert found.startswith(
+        "line 4: Half, a metric of the script's own, beside GRU: `fedbridge run`"
+    )
+    assert not lint(script.format(layer="Dense")).notes
+
+
 PRIVATE = "a private import: TFF 0.87.0 may have it, fedbridge follows public names only"
 
 

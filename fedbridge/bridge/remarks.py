@@ -1,7 +1,8 @@
 """What in a script will not come out twice the same, or not as it looks: `lint`'s remarks."""
 
 import ast
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 
 from fedbridge.bridge.aliases import Aliases
 
@@ -31,6 +32,11 @@ _LOST = (
     "{} in a model_fn: TFF makes the weights anew, so that it has no effect; put them into the "
     "state with process.set_model_weights."
 )
+_OWN_METRIC = (
+    "{}, a metric of the script's own, beside {}: `fedbridge run` does not take it, as a model with "
+    "recurrent layers is not run as TensorFlow code; use one of Keras' metrics."
+)
+_RECURRENT = ("LSTM", "GRU", "SimpleRNN")
 
 
 def remarks(tree: ast.AST, aliases: Aliases) -> Iterator[tuple[int, str]]:
@@ -51,6 +57,9 @@ def remarks(tree: ast.AST, aliases: Aliases) -> Iterator[tuple[int, str]]:
             yield call.lineno, _MOVING
         if _last(call) == "shuffle" and _repeats(call):
             yield call.lineno, _MIXED
+    yield from _own_metric(
+        tree, aliases, [name for name in map(_last, calls) if name in _RECURRENT]
+    )
     unseeded = [call for call in calls if _is_unseeded(call)]
     if unseeded and not any(_last(call) in _SEEDS for call in calls):
         yield unseeded[0].lineno, _UNSEEDED.format(_last(unseeded[0]))
@@ -66,6 +75,16 @@ def _set_in_model_fn(tree: ast.AST, aliases: Aliases) -> Iterator[tuple[int, str
             for call in calls:
                 if _last(call) in ("set_weights", "load_weights"):
                     yield call.lineno, _LOST.format(_last(call))
+
+
+def _own_metric(
+    tree: ast.AST, aliases: Aliases, recurrent: Sequence[str]
+) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        bases = node.bases if isinstance(node, ast.ClassDef) and recurrent else []
+        names = [aliases.symbol(base) or ast.unparse(base) for base in bases]
+        if any(re.search(r"\bmetrics\.[A-Z]\w*$", name) for name in names):
+            yield node.lineno, _OWN_METRIC.format(node.name, recurrent[0])
 
 
 def _is_unseeded(call: ast.Call) -> bool:
