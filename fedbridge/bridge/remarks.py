@@ -33,8 +33,8 @@ _LOST = (
     "state with process.set_model_weights."
 )
 _OWN_METRIC = (
-    "{}, a metric of the script's own, beside {}: `fedbridge run` does not take it, as a model with "
-    "recurrent layers is not run as TensorFlow code; use one of Keras' metrics."
+    "{}, a metric of the script's own, beside {}: `fedbridge run` does not take it, as a model "
+    "with recurrent layers is not run as TensorFlow code; use one of Keras' metrics."
 )
 _RECURRENT = ("LSTM", "GRU", "SimpleRNN")
 
@@ -57,9 +57,8 @@ def remarks(tree: ast.AST, aliases: Aliases) -> Iterator[tuple[int, str]]:
             yield call.lineno, _MOVING
         if _last(call) == "shuffle" and _repeats(call):
             yield call.lineno, _MIXED
-    yield from _own_metric(
-        tree, aliases, [name for name in map(_last, calls) if name in _RECURRENT]
-    )
+    recurrent = [name for name in map(_last, calls) if name in _RECURRENT]
+    yield from _own_metric(tree, aliases, recurrent)
     unseeded = [call for call in calls if _is_unseeded(call)]
     if unseeded and not any(_last(call) in _SEEDS for call in calls):
         yield unseeded[0].lineno, _UNSEEDED.format(_last(unseeded[0]))
@@ -80,10 +79,10 @@ def _set_in_model_fn(tree: ast.AST, aliases: Aliases) -> Iterator[tuple[int, str
 def _own_metric(
     tree: ast.AST, aliases: Aliases, recurrent: Sequence[str]
 ) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(tree):
-        bases = node.bases if isinstance(node, ast.ClassDef) and recurrent else []
-        names = [aliases.symbol(base) or ast.unparse(base) for base in bases]
-        if any(re.search(r"\bmetrics\.[A-Z]\w*$", name) for name in names):
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and recurrent]
+    for node in classes:
+        bases = [aliases.symbol(base) or ast.unparse(base) for base in node.bases]
+        if any(re.search(r"\bmetrics\.[A-Z]\w*$", base) for base in bases):
             yield node.lineno, _OWN_METRIC.format(node.name, recurrent[0])
 
 

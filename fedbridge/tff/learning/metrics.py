@@ -66,8 +66,9 @@ class _SumThenFinalize(MetricsAggregator):
 
         @federated_computation
         def aggregate(client_local_unfinalized_metrics: Any) -> Any:
-            sums = federated_sum(client_local_unfinalized_metrics)
-            return federated_map(tensorflow.computation(finalize, sums.type_signature.member), sums)
+            sums: Any = federated_sum(client_local_unfinalized_metrics)
+            member = sums.type_signature.member
+            return federated_map(tensorflow.computation(finalize, member), sums)
 
         return aggregate
 
