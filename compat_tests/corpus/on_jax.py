@@ -7,7 +7,7 @@ import contextlib
 import sys
 from pathlib import Path
 
-from fedbridge.jax_core import use_cores
+from fedbridge.jax_core import FedbridgeError, use_cores
 from fedbridge.tff._run import run
 
 use_cores()
@@ -18,5 +18,9 @@ for script in scripts:
         sys.modules["tensorflow"].random.set_seed(None)
     printed = Path(folder, Path(script).name).with_suffix(".txt")
     with printed.open("w") as file, contextlib.redirect_stdout(file):
-        codes.append(run(script))
+        try:
+            codes.append(run(script))
+        except FedbridgeError as error:
+            print(f"fedbridge: {error}", file=sys.stderr)
+            codes.append(2)
 sys.exit(max(codes))

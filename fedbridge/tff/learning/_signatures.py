@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fedbridge import jax_core as fc
+from fedbridge.tff._arguments import made_by
 from fedbridge.tff._client_batches import cohort, without_rows
 from fedbridge.tff._process import LearningProcess, ModelWeights, as_core, evaluation
 from fedbridge.tff._types import (
@@ -47,7 +48,7 @@ class Typed:
 
 def weights_type_from_model(model: Any) -> StructWithPythonType:
     """The type of the weights of a model, or of what a `model_fn` makes."""
-    made = model() if callable(model) and not hasattr(model, "trainable_variables") else model
+    made = model if hasattr(model, "trainable_variables") else made_by(model)
     weights = infer_type(ModelWeights.from_model(made))
     assert isinstance(weights, StructWithPythonType)
     return weights
@@ -125,7 +126,7 @@ def _at_server(member: Type) -> FederatedType:
 
 
 def _input_type(model_fn: Any) -> Type:
-    model = model_fn() if callable(model_fn) else model_fn
+    model = made_by(model_fn)
     spec = getattr(model, "input_spec", None)
     if spec is None:
         raise fc.ModelError(
