@@ -58,14 +58,14 @@ test: ## everything: lint, types, docs, tests in every environment
 
 # Two processes, a file in each.
 PYTEST := -m pytest -n 2 --dist loadfile
-# What test-core has run once already: one in four of a test's cases, and not the slowest tests.
-NEWER := --every 4 -m "not slow"
+# test-core has run all of it once already: one test in three, and not the slowest.
+NEWER := --every 3 -m "not slow"
 
 test-core: env ## tests/ and the examples in docstrings
 	.venv/bin/python $(PYTEST) --junitxml=build/tests/core.xml
 
 # Without the check of shapes at every call: what it finds, test-core finds, and it takes its time.
-test-newer: .venv-newer/made ## tests/ on the newest Python that is here; NEWER=: every case of every test
+test-newer: .venv-newer/made ## tests/ on the newest Python that is here; NEWER=: every test
 	.venv-newer/bin/python $(PYTEST) --jaxtyping-packages= $(NEWER) --junitxml=build/tests/newer.xml
 
 test-compat: env reference tensorflow ## compat_tests/: against the real TFF

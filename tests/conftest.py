@@ -22,7 +22,7 @@ hypothesis.settings.load_profile("same")
 
 
 def pytest_addoption(parser):
-    text = "Keep the first and every Nth further case of each test: for a second environment."
+    text = "Keep the first test of each file, and every Nth after it: for a second environment."
     parser.addoption("--every", metavar="N", type=int, default=1, help=text)
 
 
@@ -31,9 +31,9 @@ def pytest_collection_modifyitems(config, items):
     seen = collections.Counter()
     kept, left = [], []
     for item in items:
-        test = item.nodeid.partition("[")[0]
-        (left if seen[test] % every else kept).append(item)
-        seen[test] += 1
+        file = item.nodeid.partition("::")[0]
+        (left if seen[file] % every else kept).append(item)
+        seen[file] += 1
     items[:] = kept
     if left:
         config.hook.pytest_deselected(items=left)
