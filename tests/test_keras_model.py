@@ -451,7 +451,7 @@ def test_layers_that_are_refused_by_name(spec, words):
         (layer_spec("MeanSquaredError", reduction="none"), "reduction='none'.*supported: auto"),
         (layer_spec("MeanSquaredError", reduction=None), "reduction=None"),
         (layer_spec("CategoricalCrossentropy", axis=1), "axis=1"),
-        (layer_spec("SparseCategoricalCrossentropy", ignore_class=0), "ignore_class=0"),
+        (layer_spec("BinaryCrossentropy", ignore_class=0), "ignore_class=0"),
     ],
 )
 def test_losses_that_are_refused(loss, words):

@@ -142,6 +142,11 @@ def _num_tokens_counter(masked_tokens: Sequence[int] = ()) -> Metric:
     return num_tokens_counter(outcomes(), masked_tokens)
 
 
+def _without_ignored(from_logits: bool = False, axis: int = -1) -> Elements:
+    """Of all classes: a metric's `ignore_class` is weighed in another way than a loss'."""
+    return sparse_categorical_crossentropy(from_logits, axis)
+
+
 METRICS: dict[str, Callable[..., Metric]] = {
     "AUC": functools.partial(auc, _as_keras),
     "Accuracy": _mean_of(values.accuracy),
@@ -177,7 +182,7 @@ METRICS: dict[str, Callable[..., Metric]] = {
     "RootMeanSquaredError": lambda: _mean(values.every_squared_error, jnp.sqrt),
     "SensitivityAtSpecificity": _sensitivity_at_specificity,
     "SparseCategoricalAccuracy": _mean_of(values.sparse_categorical_accuracy),
-    "SparseCategoricalCrossentropy": _averaged(sparse_categorical_crossentropy),
+    "SparseCategoricalCrossentropy": _averaged(_without_ignored),
     "SparseTopKCategoricalAccuracy": _averaged(values.sparse_top_k_categorical_accuracy),
     "SpecificityAtSensitivity": _specificity_at_sensitivity,
     "SquaredHinge": _mean_of(values.squared_hinge),
