@@ -58,8 +58,8 @@ test: ## everything: lint, types, docs, tests in every environment
 
 # Two processes, a file in each.
 PYTEST := -m pytest -n 2 --dist loadfile
-# test-core has run all of it once already: one test in three, and not the slowest.
-NEWER := --every 3 -m "not slow"
+# test-core has run all of it once already: one test in four, and not the slowest.
+NEWER := --every 4 -m "not slow"
 
 test-core: env ## tests/ and the examples in docstrings
 	.venv/bin/python $(PYTEST) --junitxml=build/tests/core.xml
