@@ -40,7 +40,7 @@ def matrix(request):
     """A tenth of it, or those of them that are to run; several rows at a time."""
     tests = (getattr(item, "callspec", None) for item in request.session.items)
     named = {test.params.get("name") for test in tests if test}
-    return parity.parity([name for name in TENTH if name in named])
+    return parity.parity([name for name in TENTH if name in named] or TENTH[:2])
 
 
 @pytest.mark.parametrize("name", TENTH)
