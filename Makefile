@@ -53,7 +53,7 @@ keras: .keras/made ## fedbridge's packages with Keras alone, for benchmarks/: .k
 demo: env reference ## an ordinary TFF script under TFF and on JAX, side by side; ROUNDS=3: fewer
 	$(FEDBRIDGE) check examples/emnist_fedavg.py $(ROUNDS:%=--rounds %) --report build/report
 
-test: ## everything: lint, types, docs, tests in every environment
+test: ## all that CI runs: lint, types, docs, tests in every environment
 	scripts/test
 
 # Two processes, a file in each.
