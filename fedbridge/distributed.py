@@ -11,6 +11,9 @@ import sys
 from types import TracebackType
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from fedbridge.jax_core import ArgumentError, check_argument
 
@@ -67,6 +70,7 @@ def initialize(
             "and process_id."
         ) from error
     sys.excepthook = _end_at_once
+    _meet()
 
 
 def is_first() -> bool:
@@ -86,6 +90,19 @@ def leave(code: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _meet() -> None:
+    """Adds up a number of every device, now that all processes have just come.
+
+    The first sum connects them, and gloo, which does that for CPUs, waits 30 seconds for the
+    slowest; later ones wait for as long as it takes (jax-ml/jax#40831).
+    """
+    mesh = Mesh(np.array(jax.devices()), ("devices",))
+    ones = np.ones(mesh.size, np.float32)
+    spread, everywhere = PartitionSpec("devices"), NamedSharding(mesh, PartitionSpec())
+    given = jax.make_array_from_callback(ones.shape, NamedSharding(mesh, spread), ones.__getitem__)
+    jax.jit(jnp.sum, out_shardings=everywhere)(given).block_until_ready()
 
 
 def _end_at_once(

@@ -30,6 +30,7 @@ def federation(execution):
 
 def main(coordinator, process_id, folder, dies_in):
     fb.distributed.initialize(coordinator, 2, process_id)
+    print(f"process {process_id}: all are there", flush=True)
     assert (jax.process_count(), jax.device_count(), jax.local_device_count()) == (2, 4, 2)
 
     def on_round(round, metrics):
