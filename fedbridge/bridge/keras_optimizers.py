@@ -7,7 +7,7 @@ TensorFlow is imported only when something is converted.
 """
 
 import collections
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,8 +23,8 @@ class Converted(NamedTuple):
     arguments: dict[str, float | None]
 
 
-_MUST_BE_OFF = ("weight_decay", "clipnorm", "clipvalue", "global_clipnorm", "clip_value", "use_ema",
-                "amsgrad", "centered", "decay")  # fmt: skip
+_AROUND = ("clipnorm", "clipvalue", "global_clipnorm", "decay")
+_MUST_BE_OFF = ("weight_decay", "clip_value", "use_ema", "amsgrad", "centered")
 _CURE = "give TFF one of tff.learning.optimizers"
 
 
@@ -56,15 +56,26 @@ def formula(optimizer: Any) -> tuple[str, dict[str, Any]]:
     Raises:
         ScriptError: the optimizer has no counterpart, or an option that has none.
     """
-    kind, config = type(optimizer).__name__, optimizer.get_config()
-    legacy = ".legacy." in type(optimizer).__module__
-    shown = f"tf.keras.optimizers.{'legacy.' if legacy else ''}{kind}"
-    for option in _MUST_BE_OFF:
-        if config.get(option):
-            raise ScriptError(
-                f"{shown}({option}={config[option]!r}) has no counterpart in TFF 0.87.0, which "
-                f"refuses Keras optimizers; leave {option} out or {_CURE}."
-            )
+    config = optimizer.get_config()
+    _refuse(optimizer, config, _AROUND)
+    if isinstance(config["learning_rate"], dict):
+        raise ScriptError(
+            f"{_shown(optimizer)} with a learning-rate schedule has no counterpart in TFF 0.87.0; "
+            "give a number as learning rate."
+        )
+    return step_formula(optimizer)
+
+
+def step_formula(optimizer: Any) -> tuple[str, dict[str, Any]]:
+    """The same without what stands around the step: `clips` before it, a `schedule` of its rate.
+
+    The rate of a scheduled one is 0.
+
+    Raises:
+        ScriptError: as `formula`.
+    """
+    kind, config, shown = type(optimizer).__name__, optimizer.get_config(), _shown(optimizer)
+    _refuse(optimizer, config, _MUST_BE_OFF)
     if kind == "RMSprop" and config["momentum"]:
         raise ScriptError(
             f"{shown}(momentum=...) has no counterpart in TFF 0.87.0, which refuses Keras "
@@ -76,11 +87,68 @@ def formula(optimizer: Any) -> tuple[str, dict[str, Any]]:
             f"counterpart there; use SGD, Adam, Adagrad or RMSprop, or {_CURE}."
         )
     if isinstance(config["learning_rate"], dict):
-        raise ScriptError(
-            f"{shown} with a learning-rate schedule has no counterpart in TFF 0.87.0; give a "
-            "number as learning rate."
-        )
-    return _CONVERSIONS[kind](config, legacy)
+        _refuse(optimizer, config, ("decay",))
+        config["learning_rate"] = 0.0
+    if schedule(optimizer) is not None:  # Keras' momentum keeps the rates of the steps before
+        _refuse(optimizer, config, ("momentum",))
+    return _CONVERSIONS[kind](config, _is_legacy(optimizer))
+
+
+def clips(optimizer: Any) -> list[tuple[str, float]]:
+    """How it clips gradients, in Keras' order: the option's name and its value.
+
+    The legacy optimizers do all that is asked for, the newer ones the first of it.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> clips(SimpleNamespace(get_config=lambda: {"clipvalue": 0.5, "clipnorm": 1}))
+        [('clipnorm', 1.0)]
+    """
+    config = optimizer.get_config()
+    if _is_legacy(optimizer):
+        order = ("clipvalue", "clipnorm", "global_clipnorm")
+    else:
+        order = ("clipnorm", "global_clipnorm", "clipvalue")
+    asked = [(option, float(config[option])) for option in order if config.get(option)]
+    return asked if _is_legacy(optimizer) else asked[:1]
+
+
+def schedule(optimizer: Any) -> Callable[[Any], Any] | None:
+    """The rate of its steps, counted from 0, where it is not the same for all; else None."""
+    config = optimizer.get_config()
+    if isinstance(config["learning_rate"], dict):
+        return _own_schedule(optimizer)
+    if not config.get("decay"):
+        return None
+    rate, decay = np.float32(_number(config["learning_rate"])), np.float32(config["decay"])
+    return lambda number: rate / (1 + decay * number)
+
+
+def _own_schedule(optimizer: Any) -> Callable[[Any], Any]:
+    if not _is_legacy(optimizer):
+        return optimizer._learning_rate
+    import tensorflow as tf
+
+    own = optimizer._hyper["learning_rate"]
+    return lambda number: own(tf.cast(number, tf.float32))
+
+
+def _refuse(optimizer: Any, config: dict[str, Any], options: Sequence[str]) -> None:
+    for option in options:
+        if config.get(option):
+            raise ScriptError(
+                f"{_shown(optimizer)}({option}={config[option]!r}) has no counterpart in TFF "
+                f"0.87.0, which refuses Keras optimizers; leave {option} out or {_CURE}."
+            )
+
+
+def _shown(optimizer: Any) -> str:
+    legacy = "legacy." if _is_legacy(optimizer) else ""
+    return f"tf.keras.optimizers.{legacy}{type(optimizer).__name__}"
+
+
+def _is_legacy(optimizer: Any) -> bool:
+    return ".legacy." in type(optimizer).__module__
 
 
 def described(optimizer: Any) -> str:
@@ -89,13 +157,16 @@ def described(optimizer: Any) -> str:
     It names the learning rate and what makes a difference to plain SGD.
     """
     config = optimizer.get_config()
-    shown = f"learning_rate={_number(config['learning_rate'])}"
+    rate = config["learning_rate"]
+    shown = f"learning_rate={rate['class_name'] if isinstance(rate, dict) else _number(rate)}"
     if config.get("momentum"):
         shown += f", momentum={_number(config['momentum'])}"
     if config.get("nesterov"):
         shown += ", nesterov=True"
-    legacy = "legacy." if ".legacy." in type(optimizer).__module__ else ""
-    return f"tf.keras.optimizers.{legacy}{type(optimizer).__name__}({shown})"
+    for option in (*_AROUND, *_MUST_BE_OFF):
+        if config.get(option):
+            shown += f", {option}={config[option]!r}"
+    return f"{_shown(optimizer)}({shown})"
 
 
 def _number(value: Any) -> float:

@@ -6,14 +6,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
 import optax
 
 from fedbridge import jax_core as fc
 from fedbridge.bridge import keras_optimizers, parts
-from fedbridge.jax_core._compat import on_host
 from fedbridge.tff._errors import note
+from fedbridge.tff._keras_optimizers import from_keras
+from fedbridge.tff_io import from_tensorflow_optimizer
 
 sgd = functools.partial(fc.optimizers.sgdm, 1.0)
 """TFF's default on the server."""
@@ -94,12 +93,12 @@ def optimizer(given: Any, name: str) -> optax.GradientTransformation:
     if not finished and callable(given):
         made = given()
     if keras_optimizers.is_keras(made):
-        formula, arguments = keras_optimizers.formula(made)
-        return parts.optimizer({"name": formula, "arguments": arguments})
+        return from_keras(made)
+    if hasattr(made, "initialize") and hasattr(made, "next"):
+        note(f"{type(made).__name__} steps in TensorFlow, called from JAX")
+        return from_tensorflow_optimizer(made)
     is_one = isinstance(made, optax.GradientTransformation)
     allowed = "an optimizer: one of tff.learning.optimizers, or Keras'"
-    if hasattr(made, "initialize") and hasattr(made, "next"):
-        allowed = "an optax.GradientTransformation: one in TensorFlow does not move to JAX"
     if hasattr(made, "gradient_transformation"):  # optax.MultiSteps
         allowed = "a GradientTransformation: give its .gradient_transformation()"
     fc.check_argument(is_one, name, made, allowed)
@@ -193,29 +192,6 @@ def _shape_of(finalizers: Any) -> Any:
         return [(name, _shape_of(one)) for name, one in finalizers.items()]
     function = getattr(finalizers, "python_function", finalizers)
     return getattr(function, "__code__", function)
-
-
-def schedule(given: Any, name: str) -> Callable[[Any], Any]:
-    """A function of the number of a round: the script's own, called outside of the program.
-
-    It gets the number as TFF gives it: as a tensor, where TensorFlow is in use.
-
-    Raises:
-        ArgumentError: It is no function.
-    """
-    fc.check_argument(callable(given), name, given, "a function of the number of a round")
-
-    def rate_at(number: Any) -> Any:
-        tensorflow = sys.modules.get("tensorflow")
-        number = np.int32(number)
-        return given(tensorflow.constant(number) if tensorflow else number)
-
-    def call(number: Any) -> np.ndarray:
-        return np.asarray(rate_at(number), np.float32)
-
-    rate_at(0)  # what the script raises comes through as it is, and not from within a program
-    rate = jax.ShapeDtypeStruct((), np.float32)
-    return lambda number: on_host(call, rate, number)
 
 
 def no_distributor(given: Any) -> None:

@@ -45,7 +45,7 @@ class ModelWeights(fc.ModelWeights):
 
 
 class LearningAlgorithmState(fc.LearningAlgorithmState):
-    """TFF's state; `model` is what older scripts call its weights."""
+    """TFF's state; the properties are what older scripts call its parts."""
 
     __slots__ = ()
 
@@ -53,6 +53,21 @@ class LearningAlgorithmState(fc.LearningAlgorithmState):
     def model(self) -> Any:
         """`global_model_weights`."""
         return self.global_model_weights
+
+    @property
+    def optimizer_state(self) -> Any:
+        """`finalizer`."""
+        return self.finalizer
+
+    @property
+    def delta_aggregate_state(self) -> Any:
+        """`aggregator`."""
+        return self.aggregator
+
+    @property
+    def model_broadcast_state(self) -> Any:
+        """`distributor`."""
+        return self.distributor
 
 
 LearningProcessOutput = fc.LearningProcessOutput

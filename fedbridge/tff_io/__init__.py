@@ -67,6 +67,9 @@ from fedbridge.tff_io._tensorflow_model import (
     from_tensorflow as from_tensorflow,
     on_host_in_32_bits as on_host_in_32_bits,
 )
+from fedbridge.tff_io._tensorflow_optimizer import (
+    from_tensorflow_optimizer as from_tensorflow_optimizer,
+)
 from fedbridge.tff_io._tfds import from_tfds as from_tfds
 from fedbridge.tff_io._tff_state import (
     from_tff_state as from_tff_state,

@@ -122,7 +122,7 @@ def _metric(name: str, structure: Any, finalize: Callable[[Any], Any]) -> Metric
         return on_host_in_32_bits(call, made, *leaves) if traced else call(*leaves)
 
     return Metric(
-        zero=lambda: [np.zeros_like(_narrow(leaf)) for leaf in like],
+        zero=lambda: [np.zeros_like(narrow(leaf)) for leaf in like],
         update=lambda seen, batch, forward, mask: [
             old + new for old, new in zip(seen, forward.predictions[name], strict=True)
         ],
@@ -132,7 +132,7 @@ def _metric(name: str, structure: Any, finalize: Callable[[Any], Any]) -> Metric
 
 def on_host_in_32_bits(function: Callable[..., Any], like: Any, *given: Any) -> Any:
     """Calls a function from a compiled program, for arrays like these in the core's dtypes."""
-    call = lambda *given: jax.tree.map(_narrow, function(*given))
+    call = lambda *given: jax.tree.map(narrow, function(*given))
     return on_host(call, jax.tree.map(_shape, like), *given)
 
 
@@ -368,7 +368,7 @@ def _constants(leaves: Sequence[Any]) -> list[Any]:
     return [tf.constant(leaf) for leaf in leaves]
 
 
-def _narrow(array: np.ndarray) -> np.ndarray:
+def narrow(array: np.ndarray) -> np.ndarray:
     """In 32 bits, as the core counts."""
     return array.astype(jax.dtypes.canonicalize_dtype(array.dtype))
 

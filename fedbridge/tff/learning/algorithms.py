@@ -15,6 +15,7 @@ from fedbridge.tff import _arguments as arguments
 from fedbridge.tff._client_batches import points, without_rows
 from fedbridge.tff._errors import missing, note
 from fedbridge.tff._process import LearningProcess
+from fedbridge.tff._schedules import schedule
 from fedbridge.tff._types import TensorType
 from fedbridge.tff.learning._fed_recon import (
     build_fed_recon as build_fed_recon,
@@ -106,7 +107,7 @@ def build_weighted_fed_avg_with_optimizer_schedule(
     return LearningProcess(
         algorithms.fed_avg_with_schedule(
             arguments.model(model_fn),
-            arguments.schedule(client_learning_rate_fn, "client_learning_rate_fn"),
+            schedule(client_learning_rate_fn, "client_learning_rate_fn"),
             arguments.optimizer_of_rate(client_optimizer_fn, "client_optimizer_fn"),
             arguments.optimizer_or(server_optimizer_fn, "server_optimizer_fn", arguments.sgd),
             aggregator=arguments.aggregator(model_aggregator, fc.weighted_mean),
@@ -232,7 +233,7 @@ def build_mime_lite_with_optimizer_schedule(
     loop_implementation: Any = None,
 ) -> LearningProcess:
     """MimeLite whose base optimizer's rate follows a schedule over rounds, from 0."""
-    rate = arguments.schedule(learning_rate_fn, "learning_rate_fn")
+    rate = schedule(learning_rate_fn, "learning_rate_fn")
     build = lambda model, *rest, **others: algorithms.mime_lite_with_schedule(
         model, rate, *rest, **others
     )

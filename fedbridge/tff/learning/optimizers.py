@@ -5,8 +5,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-import jax
-import numpy as np
 import optax
 
 from fedbridge.jax_core import ArgumentError
@@ -17,12 +15,11 @@ from fedbridge.jax_core.optimizers import (
     adam as build_adam,
     adamw as build_adamw,
     rmsprop as build_rmsprop,
-    schedule_learning_rate as _schedule_learning_rate,
     sgdm,
     yogi as build_yogi,
 )
-from fedbridge.tff import _arguments as arguments
 from fedbridge.tff._errors import missing
+from fedbridge.tff._schedules import scheduled
 
 LEARNING_RATE_KEY = "learning_rate"
 State = TypeVar("State")
@@ -59,17 +56,7 @@ def schedule_learning_rate(
 
     A function that JAX cannot trace, one in TensorFlow, is called outside of the program.
     """
-    if callable(schedule_fn) and not _is_traceable(schedule_fn):
-        schedule_fn = arguments.schedule(schedule_fn, "schedule_fn")
-    return _schedule_learning_rate(optimizer, schedule_fn)
-
-
-def _is_traceable(schedule_fn: Callable[[Any], Any]) -> bool:
-    try:
-        jax.eval_shape(schedule_fn, jax.ShapeDtypeStruct((), np.int32))
-    except (TypeError, ValueError):  # what TensorFlow, or NumPy, says of JAX's numbers
-        return False
-    return True
+    return scheduled(optimizer, schedule_fn)
 
 
 class Optimizer(abc.ABC, Generic[State, Weights, Hparams]):
