@@ -219,7 +219,15 @@ def learning_process(t, tf):
     return found, dict(process.get_hparams(output.state)), str(process.next.type_signature)
 
 
-PROGRAMS = [selection, means, data_sets, state, containers, aggregates, learning_process]
+PROGRAMS = [
+    selection,
+    means,
+    data_sets,
+    state,
+    containers,
+    aggregates,
+    learning_process,
+]
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -228,6 +236,36 @@ def test_a_program_computes_the_same(tff, program):
 
     theirs, mine = (flat(program(t, tf)) for t in (tff, ours))
     assert mine == theirs
+
+
+def test_variables_start_after_those_that_they_start_from():
+    """A scheduled Keras optimizer's rate starts from its iterations; TFF does it by luck."""
+    import tensorflow as tf
+
+    rows = [WIDE[i : i + 2] / 1e4 for i in (0, 2, 4)]
+
+    def training():
+        weights = tf.Variable(tf.ones([3]))
+        rate = tf.keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5)
+        optimizer = tf.keras.optimizers.SGD(rate, clipnorm=0.5)
+        optimizer.build([weights])
+
+        @tf.function
+        def steps(batches):
+            for batch in batches:
+                with tf.GradientTape() as tape:
+                    loss = tf.reduce_sum(tf.square(batch - weights))
+                optimizer.apply_gradients([(tape.gradient(loss, weights), weights)])
+            return weights.read_value()
+
+        return steps
+
+    @ours.tf_computation(ours.SequenceType(ours.TensorType(np.float32, [None, 3])))
+    def train(batches):
+        return training()(batches)
+
+    # Three steps of float32, in JAX or in TensorFlow.
+    np.testing.assert_allclose(train(rows), training()(rows).numpy(), rtol=1e-6)
 
 
 def test_an_unseeded_pipeline_is_drawn_anew_in_every_call():

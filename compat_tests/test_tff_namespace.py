@@ -318,6 +318,20 @@ def test_an_optimizer_of_ones_own_in_tensorflow(tff):
                 optimizers.check_weights_gradients_match(weights, gradients)
 
 
+def test_an_estimate_of_a_quantile_runs_by_itself(tff):
+    def estimates(t):
+        make = t.aggregators.PrivateQuantileEstimationProcess.no_noise
+        process = make(1.0, 0.5, 0.2, multiplier=2.0, increment=0.25)
+        state = process.initialize()
+        yield process.report(state)
+        for values in ([1.0, 2.0, 3.0], [0.5, 7.0], [0.25]):
+            state = process.next(state, values)
+            yield process.report(state)
+
+    # Equal, but for the last digit of an exponential.
+    np.testing.assert_allclose([*estimates(ours)], [*estimates(tff)], rtol=2e-7)
+
+
 def test_released_saved_models_go_both_ways(tff, tmp_path):
     import asyncio
 

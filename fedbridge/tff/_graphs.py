@@ -71,13 +71,18 @@ def compile_tensorflow(
         fetches: list[Any] = []
         result_type = _captured(tf, made, fetches)
         tables = tf.compat.v1.get_collection(tf.compat.v1.GraphKeys.TABLE_INITIALIZERS)
-        initial = tf.group(tf.compat.v1.variables_initializer(variables), *tables)
+        # What starts from other variables, as a Keras optimizer's scheduled rate, comes after them.
+        later = [variable.initializer for variable in variables if _starts_from_others(variable)]
+        first = [variable.initializer for variable in variables]
+        first = [operation for operation in first if operation not in later]
+        initial = [tf.group(*first, *tables), *later]
     opened = session(graph)
 
     def in_session(fed: Mapping[str, Any]) -> list[Any]:
         feed = {placeholder: fed[placeholder.op.name] for placeholder in feeds}
         if variables or tables:
-            opened.run(initial, feed)
+            for operation in initial:
+                opened.run(operation, feed)
         return opened.run(fetches, feed)
 
     results = in_session
@@ -103,6 +108,19 @@ def compile_tensorflow(
         )
 
     return Compiled(FunctionType(parameter_type, result_type), compute, inline)
+
+
+def _starts_from_others(variable: Any) -> bool:
+    """Whether the initial value of a variable in a graph is computed from other variables."""
+    seen, waiting = set(), [variable.initializer.inputs[1].op]
+    while waiting:
+        operation = waiting.pop()
+        if operation.type == "ReadVariableOp":
+            return True
+        if operation.name not in seen:
+            seen.add(operation.name)
+            waiting += [tensor.op for tensor in operation.inputs]
+    return False
 
 
 # --------------------------------------------------------------------------- parameter and result

@@ -5,7 +5,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import numpy as np
+
 from fedbridge import jax_core as fc
+from fedbridge.tff import _arguments as arguments
 from fedbridge.tff._aggregation import (
     UnweightedAggregationFactory as UnweightedAggregationFactory,
     WeightedAggregationFactory as WeightedAggregationFactory,
@@ -182,10 +186,23 @@ class PrivateQuantileEstimationProcess(metaclass=_Named):
         secure_estimation: bool = False,
     ) -> Any:
         """Without noise; sums are exact here, so that secure ones are the same."""
-        return fc.aggregators.quantile_estimation(
+        process = fc.aggregators.quantile_estimation(
             initial_estimate, target_quantile, learning_rate, multiplier, increment,
             empty_round=_nan,
         )  # fmt: skip
+        return _Estimation(*process)
+
+
+class _Estimation(fc.aggregators.EstimationProcess):
+    """The core's process, whose rounds a script may also run by itself."""
+
+    __slots__ = ()
+
+    def next(self, state: Any, value: Any) -> Any:
+        """The state after the clients' values, a list of numbers."""
+        values = np.asarray(arguments.listed("value", value), np.float32)
+        told = jax.vmap(lambda x: self.client(state, x, None))(values)
+        return self.server(state, jax.tree.map(lambda leaf: leaf.sum(0), told), None)
 
 
 class DifferentiallyPrivateFactory(metaclass=_Named):
