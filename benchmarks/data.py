@@ -50,7 +50,7 @@ _LSTM = 6.0 * LENGTH * ((96 + 670) * 4 * 670 + 670 * 96 + 96 * (VOCABULARY + 4))
 
 TASKS = {
     "emnist_lr": Task("lr", _LR, 500, rounds=20),
-    "emnist_2nn": Task("2nn", _TWO_HIDDEN, 500, rounds=5),
+    "emnist_mlp": Task("2nn", _TWO_HIDDEN, 500, rounds=5),
     "emnist_cnn": Task("cnn", _CNN, 500),
     "stackoverflow_lstm": Task(
         "lstm", _LSTM, 200, 50, 128, 16, 1000, learning_rate=0.3, test=2_000, turns=5

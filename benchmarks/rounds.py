@@ -234,7 +234,7 @@ def _progress(line: str) -> None:
 
 def main(
     tasks: Annotated[str, typer.Option(help="Names with commas between them.")] = (
-        "emnist_cnn,emnist_2nn,emnist_lr,stackoverflow_lstm,cohort,script,script_numpy"
+        "emnist_cnn,emnist_mlp,emnist_lr,stackoverflow_lstm,cohort,script,script_numpy"
     ),
     peers: Annotated[str, typer.Option(help="tff, fedjax, both, or '' for none.")] = "tff,fedjax",
     json: Annotated[

@@ -31,6 +31,7 @@ from fedbridge.jax_core import (
     ClientStepError as ClientStepError,
     ClientWork as ClientWork,
     Cohort as Cohort,
+    DeviceMemoryError as DeviceMemoryError,
     Execution as Execution,
     FedbridgeError as FedbridgeError,
     FederatedArrays as FederatedArrays,

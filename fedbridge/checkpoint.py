@@ -99,7 +99,8 @@ def load(path: str | os.PathLike[str], like: _Tree, *, algorithm: str = "") -> _
     saved_by = b"".join(words[3:])
     if _digest(saved_by, content) != words[2]:
         raise StateError(
-            f"{path}: it is damaged (its checksum differs); use the state of an earlier round."
+            f"{path}: it is damaged (its checksum differs); use the state of an earlier round, or "
+            "begin anew."
         )
     if name and saved_by and name != saved_by:
         raise StateError(

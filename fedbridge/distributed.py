@@ -7,6 +7,7 @@ checkpoint from process 0.
 """
 
 import os
+import re
 import sys
 from types import TracebackType
 
@@ -57,8 +58,13 @@ def initialize(
             "where Slurm or Open MPI has set its variables."
         )
     if coordinator is not None and num_processes is not None and process_id is not None:
-        check_argument(num_processes > 0, "num_processes", num_processes, "at least 1")
-        known = 0 <= process_id < num_processes
+        written = isinstance(coordinator, str) and re.fullmatch(r".+:\d+", coordinator)
+        check_argument(
+            bool(written), "coordinator", coordinator, 'an address and a port, "host:1234"'
+        )
+        is_count = isinstance(num_processes, int) and num_processes > 0
+        check_argument(is_count, "num_processes", num_processes, "a whole number from 1 on")
+        known = isinstance(process_id, int) and 0 <= process_id < num_processes
         check_argument(known, "process_id", process_id, f"from 0 to {num_processes - 1}")
     try:
         jax.distributed.initialize(

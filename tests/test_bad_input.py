@@ -609,6 +609,56 @@ def test_a_rate_of_a_clients_later_step_is_looked_at_before_the_round(rate, word
         process.next(start, data.cohort(["a"], fb.Batches(2)))
 
 
+def test_a_cohort_placed_by_another_process_is_refused():
+    """It was checked with another model, and lies where another execution takes it."""
+    ours, some = fed_avg(), cohort()
+    for execution in (fb.sequential, fb.vmapped(2), fb.debug, fb.sharded()):
+        other = algorithms.fed_avg(linear_model(), sgdm(0.1), execution=execution)
+        placed = other.place(some)
+        other.next(other.initialize(), placed)
+        for misplaced in (placed, execution.place(some)):
+            with pytest.raises(fb.ArgumentError, match="cohort was placed by another process"):
+                ours.next(ours.initialize(), misplaced)
+
+
+def test_a_round_is_not_traced():
+    process, some = fed_avg(), cohort()
+    with pytest.raises(fb.ArgumentError, match="state is traced; call the process outside of"):
+        jax.jit(lambda state: process.next(state, some))(process.initialize())
+
+
+@pytest.mark.parametrize("execution", [fb.sequential, fb.vmapped(2), fb.debug])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"objective": jnp.ones(2)}, "Forward.objective of the model is .*; it must be one number"),
+        ({"non_trainable": [jnp.ones(3)]}, r"non_trainable of the model is '0: float\[3\]'.*none"),
+    ],
+)
+def test_a_model_whose_output_changes_shape_is_refused(execution, changes, words):
+    model = linear_model()
+    odd = lambda *args: model.forward(*args)._replace(**changes)
+    process = algorithms.fed_avg(model._replace(forward=odd), sgdm(0.1), execution=execution)
+    with pytest.raises((fb.ArgumentError, fb.ClientStepError), match=words):
+        process.next(process.initialize(), cohort())
+
+
+def test_a_round_that_is_too_large_for_the_device_says_so():
+    model = linear_model()
+
+    def hungry(weights, batch, *rest):
+        rows, columns = jnp.arange(1 << 26, dtype=jnp.float32), jnp.arange(1 << 20)
+        many = jnp.sin(
+            batch["x"].sum() * rows[:, None] + columns[None]
+        )  # 256 TB: no address is left
+        forward = model.forward(weights, batch, *rest)
+        return forward._replace(objective=forward.objective * jnp.sort(many, 0)[0, 0])
+
+    process = algorithms.fed_avg(model._replace(forward=hungry), sgdm(0.1), execution=fb.vmapped(2))
+    with pytest.raises(fb.DeviceMemoryError, match="the round needs more memory than its device"):
+        process.next(process.initialize(), cohort())
+
+
 # In a process without the tests' type checker, as a user's: expression -> what its error says.
 NONE = {
     "agg.clipping(1.0, agg.sum_)": "inner is <function .*one of fedbridge.aggregators, called",
@@ -626,7 +676,10 @@ NONE = {
     "fb.models.emnist_cnn('a')": "only_digits is 'a'; it must be True or False",
     "fb.models.emnist_cnn(dropout=0.5)": "dropout is 0.5; it must be two rates",
     "fb.models.stackoverflow_lstm('a')": "vocab_size is 'a'; it must be a whole number",
-    "fb.sharded(3)": "devices is 3; it must be a list of devices",
+    "fb.sharded(3)": "devices is 3; it must be a list of different devices",
+    "fb.sharded('cpu')": "devices is 'cpu'; it must be a list of different devices",
+    "fb.sharded(jax.devices()[:1] * 2)": "devices is .*; it must be a list of different devices",
+    "fb.sharded(inner=fb.vmapped)": "inner is <function vmapped>; it must be fb.sequential or",
     "fb.samplers.uniform('a')": "size is 'a'; it must be a whole number of at least 0",
     "fb.samplers.uniform(1, seed='a')": "seed is 'a'; it must be a whole number",
     "fb.samplers.weighted_by_size(1, [3])": r"sizes is \[3\]; it must be a mapping",

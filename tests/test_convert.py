@@ -1,5 +1,6 @@
 """Files converted piece by piece: equal to what is read at once, and resumed wherever they stop."""
 
+import contextlib
 import dataclasses
 import errno
 import functools
@@ -369,6 +370,37 @@ def test_a_merge_that_was_stopped_is_made_again(path, tmp_path, monkeypatch):
     found = fb.convert(path, tmp_path / "out", "train", progress=lambda *a: seen.append(a))
     assert [done for done, _ in seen] == [seen[0][1]]
     assert_same(found, direct(path, split="train"))
+
+
+def test_a_preprocessing_that_is_refused_leaves_nothing(path, tmp_path):
+    for wrong in ({"vocab": []}, {"sequence_length": 0}, {"num_out_of_vocab_buckets": 0}):
+        with pytest.raises(fb.ArgumentError):
+            fb.convert(
+                path, tmp_path / "out", "train", preprocess=functools.partial(WORDS, **wrong)
+            )
+        assert not (tmp_path / "out.partial").exists()
+
+
+def test_an_interrupt_that_python_swallows_is_not_lost(path, tmp_path, monkeypatch):
+    """It came in a callback of the garbage collector, say, which cannot raise."""
+
+    def swallowed(*args):
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        return save(*args)
+
+    save = _convert.save_chunk
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(_convert, "save_chunk", swallowed)
+            with pytest.raises(KeyboardInterrupt):
+                fb.convert(path, tmp_path / "out", "train", processes=1)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    assert_same(fb.convert(path, tmp_path / "out", "train"), direct(path, split="train"))
 
 
 def interrupt():

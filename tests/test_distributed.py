@@ -156,8 +156,18 @@ def test_what_cannot_be_meant_is_refused(monkeypatch):
         initialize("localhost:1", num_processes=2)
     with pytest.raises(fb.ArgumentError, match="process_id is 2; it must be from 0 to 1"):
         initialize("localhost:1", 2, 2)
-    with pytest.raises(fb.ArgumentError, match="num_processes is 0; it must be at least 1"):
+    with pytest.raises(
+        fb.ArgumentError, match="num_processes is 0; it must be a whole number from"
+    ):
         initialize("localhost:1", 0, 0)
+
+
+@since_0_10
+@pytest.mark.parametrize("address", ["localhost", "localhost:port", "", ":1"])
+def test_an_address_without_a_port_is_refused(address):
+    words = f"coordinator is '{address}'; it must be an address and a port"
+    with pytest.raises(fb.ArgumentError, match=words):
+        fb.distributed.initialize(address, 2, 0)
 
 
 def test_more_processes_than_clients_are_refused(monkeypatch):

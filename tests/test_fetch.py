@@ -185,10 +185,16 @@ def test_a_full_disk_is_one_sentence(server, packed, tmp_path, monkeypatch):
     def full(source, file, size):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("shutil.copyfileobj", full)
-    with pytest.raises(ClientDataError, match="cannot be kept there .No space left.*make room"):
-        fetch("emnist", tmp_path, mirror=server.url)
-    assert not list(tmp_path.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.copyfileobj", full)
+        with pytest.raises(ClientDataError, match="cannot be kept there .No space left.*make room"):
+            fetch("emnist", tmp_path, mirror=server.url)
+    # The download itself is not lost.
+    assert [path.name for path in tmp_path.iterdir()] == ["emnist_all.sqlite.lzma.part"]
+    (path,) = fetch("emnist", tmp_path, mirror=server.url)
+    assert path.read_bytes() == lzma.decompress(packed)
+    assert [asks for _, asks in server.asked] == [None, f"bytes={len(packed)}-"]
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_a_folder_is_a_mirror(packed, tmp_path, monkeypatch):

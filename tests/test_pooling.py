@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 from hypothesis import given, settings, strategies as st
 from jax import lax
 
+from fedbridge.jax_core._convolutions import canonical_convolutions
 from fedbridge.jax_core._errors import ModelError
 from fedbridge.jax_core._pooling import avg_pool, max_pool
 
@@ -76,6 +78,37 @@ def test_the_first_maximum_of_a_window_takes_the_gradient():
     value, gradient = value_and_gradient(max_pool, x, (2, 2), (2, 2), "VALID")
     assert value.reshape(-1).tolist() == [2.0, 0.0]
     assert gradient[0, ..., 0].tolist() == [[0.0, 1.0, 2.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("shape", "window", "padding"),
+    [
+        ((2, 6, 4, 3), (2, 2), "VALID"),
+        ((2, 7, 5, 3), (2, 3), "SAME"),
+        ((2, 7, 5, 3), (3, 2), "VALID"),
+        ((3, 9, 2), (4,), "SAME"),
+        ((1, 4, 5, 4, 2), (2, 2, 3), "VALID"),
+    ],
+)
+@pytest.mark.parametrize("clients", [None, 3])
+def test_other_libraries_pool_without_select_and_scatter_in_a_round(
+    shape, window, padding, clients
+):
+    rng = np.random.default_rng(0)
+    x = rng.integers(-2, 3, (clients or 1, *shape)).astype(np.float32)  # full of ties
+
+    def gradient(x):
+        def weighed(x):
+            y = nn.max_pool(x, window, window, padding)
+            return jnp.sum((1 + jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape) * y)
+
+        return jax.grad(weighed)(x)
+
+    found = jax.vmap(gradient) if clients else lambda x: gradient(x[0])[None]
+    rewritten = canonical_convolutions(found)
+    assert "select_and_scatter" in str(jax.make_jaxpr(found)(x))
+    assert "select_and_scatter" not in str(jax.make_jaxpr(rewritten)(x))
+    np.testing.assert_array_equal(jax.jit(rewritten)(x), jax.jit(found)(x))
 
 
 def test_windows_that_tile_the_input_need_no_select_and_scatter():

@@ -6,6 +6,7 @@ How it was made: compat_tests/golden_program_state.py, with TensorFlow 2.14.1.
 import contextlib
 import shutil
 import struct
+import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -507,6 +508,10 @@ def test_files_that_are_no_weights(tmp_path, name):
         file.write_bytes(content)
         with pytest.raises(fb.StateError, match="cannot be read"):
             read(file, like=WEIGHTS)
+    with zipfile.ZipFile(file, "w") as other:
+        other.writestr("readme.txt", "hello")
+    with pytest.raises(fb.StateError, match="cannot be read"):
+        read(file, like=WEIGHTS)
     np.save(tmp_path / "array.npy", np.ones(2))
     words = "a single array" if name == "npz" else "cannot be read"
     with pytest.raises(fb.StateError, match=words):

@@ -65,6 +65,7 @@ from fedbridge.jax_core._errors import (
     ArgumentError as ArgumentError,
     ClientDataError as ClientDataError,
     ClientStepError as ClientStepError,
+    DeviceMemoryError as DeviceMemoryError,
     FedbridgeError as FedbridgeError,
     ModelError as ModelError,
     NotReplayableError as NotReplayableError,

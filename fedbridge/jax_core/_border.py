@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from fedbridge.jax_core._errors import ArgumentError, ClientDataError, StateError
+from fedbridge.jax_core._errors import ArgumentError, ClientDataError, StateError, enough_memory
 from fedbridge.jax_core._metrics_aggregators import PerClient
 from fedbridge.jax_core._trees import named_leaves
 
@@ -77,7 +77,9 @@ def to_numpy(tree: PyTree) -> PyTree:
     Args:
         tree: Arrays; of a `PerClient` the real clients' values remain.
     """
-    return _at_border(jax.device_get(tree), wide=True)
+    with enough_memory():
+        found = jax.device_get(tree)
+    return _at_border(found, wide=True)
 
 
 def _at_border(tree: PyTree, wide: bool) -> PyTree:

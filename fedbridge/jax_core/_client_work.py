@@ -112,11 +112,21 @@ def model_gradient(model: Model) -> Gradient:
         def objective(trainable: PyTree) -> tuple[Float[Array, ""], Forward]:
             weights = ModelWeights(trainable, local.non_trainable)
             forward = model.forward(weights, step.batch, step.mask, step.key, True)
+            _check_forward(weights, forward)
             return forward.objective, forward
 
         return jax.grad(objective, has_aux=True)(local.trainable)
 
     return gradient
+
+
+def _check_forward(weights: ModelWeights, forward: Forward) -> None:
+    """Refuses what a model returns in another form than its weights; at the trace."""
+    scalar = jnp.shape(forward.objective) == ()
+    check_argument(scalar, "Forward.objective of the model", forward.objective, "one number")
+    before, after = (_forms(tree.non_trainable) for tree in (weights, forward))
+    allowed = f"of the form of the weights, {before or 'none'}"
+    check_argument(before == after, "Forward.non_trainable of the model", after, allowed)
 
 
 NonFinite = Callable[[Bool[Array, ""], PyTree, PyTree], PyTree]
@@ -182,7 +192,8 @@ def _forms(tree: PyTree) -> str:
     """The shapes and kinds of numbers of a tree's leaves."""
     leaves = named_leaves(tree).items()
     kind = lambda leaf: "int" if jnp.issubdtype(jnp.result_type(leaf), jnp.integer) else "float"
-    return ", ".join(f"{name}: {kind(leaf)}{list(jnp.shape(leaf))}" for name, leaf in leaves)
+    form = lambda leaf: f"{kind(leaf)}{list(jnp.shape(leaf))}"
+    return ", ".join(f"{name}: {form(leaf)}" if name else form(leaf) for name, leaf in leaves)
 
 
 def train_metrics(

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Key, PyTree
 
 from fedbridge.jax_core._cohort import Cohort
+from fedbridge.jax_core._errors import enough_memory
 from fedbridge.jax_core._parts import CohortInParts, first_half, leave_or_go_on, run_in_parts
 from fedbridge.jax_core._place import on_one_device, place
 from fedbridge.jax_core._steps import Client
@@ -123,6 +124,10 @@ class JittedRound:
         self._place, self._put = place, put
 
     def __call__(self, *args: Any) -> Any:
+        with enough_memory():
+            return self._run(*args)
+
+    def _run(self, *args: Any) -> Any:
         placed = [self._placed(arg) for arg in args]
         in_parts = [i for i, arg in enumerate(placed) if isinstance(arg, CohortInParts)]
         if not in_parts:

@@ -51,7 +51,7 @@ class Stream(NamedTuple):
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["features", "streams", "num_clients", "key", "client_hashes", "state"],
-    meta_fields=["decode", "exact_sizes", "residence", "placed"],
+    meta_fields=["decode", "exact_sizes", "residence", "placed", "placed_for"],
 )
 @dataclasses.dataclass(frozen=True)
 class Cohort:
@@ -71,7 +71,8 @@ class Cohort:
         exact_sizes: For models without a mask: all sizes of batches that occur. None otherwise.
         residence: Of the data set whose columns the features are, all of them and on the host;
             None where they are the cohort's own, or on the device.
-        placed: Whether it is checked, and lies where a round takes it, see `LearningProcess.place`.
+        placed: Whether it lies where a round takes it.
+        placed_for: The process that has checked and placed it, see `LearningProcess.place`.
     """
 
     features: dict[str, PyTree]
@@ -84,6 +85,7 @@ class Cohort:
     exact_sizes: tuple[int, ...] | None = None
     residence: "Residence | None" = None
     placed: bool = False
+    placed_for: object = None
 
     def batch(self, rows: Int[Any, " batch"]) -> Batch:
         """The decoded batch of these rows."""

@@ -8,7 +8,8 @@ is such a loop.
 
 So the traced round is rewritten, after differentiation: operands are transposed into that order,
 the native convolution is called, its result is transposed back. Only the equations of convolutions
-are replaced; everything around them stays what it was, equation by equation.
+are replaced, and the gradient of max-pooling, a slow select-and-scatter, where windows do not
+overlap; everything around them stays what it was, equation by equation.
 
 Newer versions of XLA prefer YNNPACK to Eigen for convolutions that are in that order. It computes
 them on one core, and takes twice as long for the gradient of a kernel, which is a convolution with
@@ -25,6 +26,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 from jaxtyping import Array, Float
 
 from fedbridge.jax_core._compat import cpu_options, with_equations
+from fedbridge.jax_core._pooling import max_pool_gradient, tiles
 
 
 def jit_on_cpu(fn: Callable, **options: Any) -> Callable:
@@ -91,12 +93,26 @@ def _rewrite(value: Any, done: dict[int, Any]) -> Any:
 
 
 def _rewrite_equation(equation: JaxprEqn, done: dict[int, Any]) -> list[JaxprEqn]:
+    params = equation.params
     if equation.primitive is lax.conv_general_dilated_p:
-        return [equation] if _is_native(equation) else _transposed(equation)
-    params = {name: _rewrite(value, done) for name, value in equation.params.items()}
-    if all(params[name] is value for name, value in equation.params.items()):
+        native = _is_native(equation)
+        return [equation] if native else _by(equation, lambda lhs, rhs: _convolve(lhs, rhs, params))
+    if equation.primitive.name == "select_and_scatter_add" and _is_max_pool(equation):
+        sizes, pads = params["window_dimensions"], params["padding"]
+        return _by(equation, lambda gradient, x: max_pool_gradient(gradient, x, sizes, pads))
+    new = {name: _rewrite(value, done) for name, value in params.items()}
+    if all(new[name] is value for name, value in params.items()):
         return [equation]
-    return [equation.replace(params=params)]
+    return [equation.replace(params=new)]
+
+
+def _is_max_pool(equation: JaxprEqn) -> bool:
+    """Whether it is the gradient of max-pooling, of images in rows, in windows side by side."""
+    images: Any = equation.invars[1].aval
+    floats = jnp.issubdtype(images.dtype, jnp.floating)
+    largest = equation.params["select_prim"] is lax.ge_p
+    sizes, strides = (equation.params[f"window_{name}"] for name in ("dimensions", "strides"))
+    return floats and largest and tiles(sizes, strides)
 
 
 def _is_native(equation: JaxprEqn) -> bool:
@@ -113,11 +129,11 @@ def _is_native(equation: JaxprEqn) -> bool:
     return in_order and equation.params["batch_group_count"] == 1 and not crops
 
 
-def _transposed(equation: JaxprEqn) -> list[JaxprEqn]:
-    """The equations that compute a convolution by way of the native order."""
-    # The function is a new one each time: no two convolutions may share variables.
+def _by(equation: JaxprEqn, function: Callable[..., Any]) -> list[JaxprEqn]:
+    """The equations by which this function of its operands computes what one equation gives."""
+    # The function is a new one each time: no two equations may share variables.
     operands: list[Any] = [operand.aval for operand in equation.invars]
-    jaxpr = jax.make_jaxpr(lambda lhs, rhs: _convolve(lhs, rhs, equation.params))(
+    jaxpr = jax.make_jaxpr(function)(
         *[jax.ShapeDtypeStruct(operand.shape, operand.dtype) for operand in operands]
     ).jaxpr
     assert not jaxpr.constvars

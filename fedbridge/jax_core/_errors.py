@@ -45,6 +45,10 @@ class StateError(FedbridgeError, ValueError):
     """A saved state that is damaged, or belongs to another process."""
 
 
+class DeviceMemoryError(FedbridgeError, MemoryError):
+    """A round that needs more memory than its device has."""
+
+
 class ClientStepError(FedbridgeError, RuntimeError):
     """User code failed in a client's local step; names client, step and batch."""
 
@@ -150,6 +154,26 @@ def traced(name: str, cure: str = "write it with jnp.where") -> Iterator[None]:
         raise ArgumentError(
             f"{name} takes decisions in Python, or goes through NumPy, but what it is given is "
             f"only known inside the compiled program; {cure}."
+        ) from error
+
+
+@contextlib.contextmanager
+def enough_memory() -> Iterator[None]:
+    """Around a round, and around the wait for it.
+
+    Raises:
+        DeviceMemoryError: The device has too little memory for it.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        asked = re.search(r"allocat\w+ ([\d.]+ ?[\w]+)", str(error))
+        more = f": it could not have {asked[1]} more" if asked else ""
+        raise DeviceMemoryError(
+            f"the round needs more memory than its device has{more}; take smaller batches, "
+            "fb.sequential or fb.vmapped with a smaller chunk, or data.resident(False)."
         ) from error
 
 

@@ -20,7 +20,7 @@ from fedbridge.jax_core._residence import own_rows, used_rows
 from fedbridge.jax_core._trees import tree_add
 
 _FIELDS = ["features", "streams", "num_clients", "key", "client_hashes", "state"]
-_STATIC = ["decode", "exact_sizes", "residence", "placed"]
+_STATIC = ["decode", "exact_sizes", "residence", "placed", "placed_for"]
 
 
 @dataclasses.dataclass(frozen=True)

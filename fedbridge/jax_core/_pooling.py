@@ -135,6 +135,34 @@ def _backward(saved: tuple[Array, Pooled], gradient: Pooled) -> tuple[Array]:
     return (parts[0],)
 
 
+def tiles(window: Sequence[int], strides: Sequence[int]) -> bool:
+    """Whether windows, given for all dimensions, lie side by side in images of several rows."""
+    return tuple(window) == tuple(strides) and len(window) > 2 and window[0] == window[-1] == 1
+
+
+def max_pool_gradient(gradient: Pooled, x: Images, window: Sequence[int], pads: Sequence) -> Images:
+    """What select-and-scatter gives, where windows do not overlap.
+
+    Args:
+        gradient: Of the maxima.
+        x: What was pooled.
+        window: The size of a window in every dimension, one for batch and channels.
+        pads: Before and after, in every dimension.
+    """
+    cut = _to_tiles(x, window[1:-1], pads, -jnp.inf)
+    (found,) = _backward((cut, _max_of_tiles(cut)), gradient)
+    padded = found.reshape(
+        x.shape[0],
+        *(found.shape[axis - 1] * found.shape[axis] for axis in _places(len(window) - 2)),
+        x.shape[-1],
+    )
+    config = [
+        (-low, size + low - whole, 0)
+        for size, whole, (low, _) in zip(x.shape, padded.shape, pads, strict=True)
+    ]
+    return lax.pad(padded, jnp.zeros((), x.dtype), config)
+
+
 def _at(place: tuple[int, ...]) -> tuple:
     """The index of one place in every tile."""
     return (slice(None), *itertools.chain(*[(slice(None), within) for within in place]))

@@ -29,7 +29,7 @@ from fedbridge.jax_core._clients import ClientOutput, Execution, over_clients
 from fedbridge.jax_core._cohort import Cohort
 from fedbridge.jax_core._composed import check_parts, measured, of_client, of_server
 from fedbridge.jax_core._default_execution import default_execution
-from fedbridge.jax_core._errors import ArgumentError, check_argument
+from fedbridge.jax_core._errors import ArgumentError, check_argument, enough_memory
 from fedbridge.jax_core._finalizer import Finalizer
 from fedbridge.jax_core._fused import fused, stack
 from fedbridge.jax_core._model import ModelWeights
@@ -244,7 +244,8 @@ def compose_learning_process(
         new_state, *measured = compiled(state, place(cohort))
 
         def finish() -> LearningProcessOutput:
-            metrics, ran_over = jax.device_get(measured)
+            with enough_memory():
+                metrics, ran_over = jax.device_get(measured)
             check_step(ran_over)
             return LearningProcessOutput(new_state, metrics_at_border(metrics))
 
@@ -264,7 +265,8 @@ def compose_learning_process(
         new_state, *measured = compiled_rounds(state, stacked)
 
         def finish() -> tuple[LearningAlgorithmState, list[PyTree]]:
-            metrics, ran_over = jax.device_get(measured)
+            with enough_memory():
+                metrics, ran_over = jax.device_get(measured)
             check_step(ran_over)
             of = lambda number: jax.tree.map(lambda leaf: leaf[number], metrics)
             return new_state, [metrics_at_border(of(number)) for number in range(len(cohorts))]

@@ -46,6 +46,9 @@ def sharded(
         ...     model, fb.optimizers.sgdm(0.1), execution=sharded(inner=fb.vmapped(8)))
     """
     mesh = _mesh(devices)
+    check_argument(
+        isinstance(inner, Execution), "inner", inner, "fb.sequential or fb.vmapped(...), called"
+    )
     if inner.compile is not jit_round:
         raise ArgumentError(
             "inner cannot run within the one program of all devices; take sequential or "
@@ -90,8 +93,11 @@ def _mesh(devices: Mesh | Sequence[jax.Device] | None) -> Mesh:
         mesh = devices
     else:
         listed = devices is None or isinstance(devices, Sequence | np.ndarray)
-        check_argument(listed, "devices", devices, "a list of devices, a mesh, or None for all")
-        given = list(jax.devices() if devices is None else devices)
+        given = list(jax.devices() if devices is None else devices) if listed else []
+        known = all(isinstance(device, jax.Device) for device in given)
+        fits = listed and known and len({device.id for device in given}) == len(given)
+        allowed = "a list of different devices, a mesh, or None for all"
+        check_argument(fits, "devices", devices, allowed)
         if not given:
             raise ArgumentError("devices is empty; give at least one, or None for all of them.")
         mesh = Mesh(np.array(given), (CLIENTS,))

@@ -29,7 +29,7 @@ CLIENTS = "clients"
     data_fields=[
         "features", "streams", "num_clients", "key", "client_hashes", "state", "counts", "places",
     ],
-    meta_fields=["decode", "exact_sizes", "residence", "placed"],
+    meta_fields=["decode", "exact_sizes", "residence", "placed", "placed_for"],
 )  # fmt: skip
 @dataclasses.dataclass(frozen=True)
 class SpreadCohort(Cohort):

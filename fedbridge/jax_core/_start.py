@@ -1,5 +1,6 @@
 """What a process knows of its model, and what becomes of a cohort before its round."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,7 +12,7 @@ from fedbridge.jax_core._border import check_same_shapes
 from fedbridge.jax_core._client_work import nothing_to_check
 from fedbridge.jax_core._clients import Execution
 from fedbridge.jax_core._cohort import Cohort
-from fedbridge.jax_core._errors import check_argument
+from fedbridge.jax_core._errors import ArgumentError, check_argument
 
 
 @runtime_checkable
@@ -58,14 +59,22 @@ def placing(
     model: Start, execution: Execution, check: Callable[[Cohort], None] = nothing_to_check
 ) -> Callable[[Cohort], Cohort]:
     """What checks a cohort, tells it what an opaque model must know, and places it."""
+    process = object()
 
     def place(cohort: Cohort) -> Cohort:
         is_one = isinstance(cohort, Cohort)
         check_argument(is_one, "cohort", cohort, "a cohort: data.cohort(client_ids, batches)")
+        if cohort.placed and cohort.placed_for is not process:
+            raise ArgumentError(
+                "the cohort was placed by another process, or by an execution; give this one the "
+                "cohort that data.cohort(client_ids, batches) has made, or what its own place "
+                "makes of that."
+            )
         if cohort.placed:
             return cohort
         model.check(cohort)
         check(cohort)
-        return execution.place(cohort if model.masked else cohort.with_exact_sizes())
+        own = execution.place(cohort if model.masked else cohort.with_exact_sizes())
+        return dataclasses.replace(own, placed_for=process)
 
     return place

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import PyTree
 
-from fedbridge.jax_core._errors import StateError, check_argument
+from fedbridge.jax_core._errors import ArgumentError, StateError, check_argument
 from fedbridge.jax_core._trees import empty_containers, named_leaves
 
 _KINDS = jnp.bool_, jnp.integer, jnp.floating, jnp.complexfloating
@@ -63,6 +64,11 @@ def check_state(own: StateForm, state: Any) -> None:
     """
     check_is_state(state)
     leaves, structure = jax.tree.flatten(state)
+    if any(isinstance(leaf, Tracer) for leaf in leaves):
+        raise ArgumentError(
+            "state is traced; call the process outside of jax.jit, vmap and grad: it compiles its "
+            "rounds itself, and looks at states and cohorts before."
+        )
     # The usual case, before anything is named.
     if structure == own.structure and all(map(_fits, map(_leaf_form, leaves), own.leaves)):
         return

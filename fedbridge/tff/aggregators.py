@@ -201,8 +201,9 @@ class _Estimation(fc.aggregators.EstimationProcess):
     def next(self, state: Any, value: Any) -> Any:
         """The state after the clients' values, a list of numbers."""
         values = np.asarray(arguments.listed("value", value), np.float32)
-        told = jax.vmap(lambda x: self.client(state, x, None))(values)
-        return self.server(state, jax.tree.map(lambda leaf: leaf.sum(0), told), None)
+        key = jax.random.key(0)  # nothing is drawn
+        told = jax.vmap(lambda x: self.client(state, x, key))(values)
+        return self.server(state, jax.tree.map(lambda leaf: leaf.sum(0), told), key)
 
 
 class DifferentiallyPrivateFactory(metaclass=_Named):

@@ -28,6 +28,7 @@ import numpy as np
 
 from fedbridge.jax_core import (
     ClientDataError,
+    FedbridgeError,
     FederatedArrays,
     check_path,
     check_whole,
@@ -55,7 +56,7 @@ from fedbridge.tff_io._sql import (
     unpack,
 )
 from fedbridge.tff_io._sql_pieces import Plan, open_pieces, plan_pieces
-from fedbridge.tff_io._workers import answer_pieces, in_processes
+from fedbridge.tff_io._workers import answer_pieces, in_processes, interrupts
 
 _FORMAT = 1
 _PARTIAL = ".partial"
@@ -276,7 +277,7 @@ def _job(partial: Path, source: Path, key: Mapping[str, Any], before: Any) -> di
                 if not sqlite.exists():
                     unpack(source, sqlite)
             plan = plan_pieces(sqlite, source, key["split"], _spec(key["element_spec"]))
-    except ClientDataError:
+    except FedbridgeError:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     job = expected | {
@@ -304,15 +305,17 @@ def _convert_pieces(
         for i in in_processes(partial, todo, processes) if several else _here(partial, job, todo):
             done += rows[i]
             progress(done, total)
-    except ClientDataError:  # the file cannot be converted: nothing half-written stays
+    except FedbridgeError:  # it cannot be converted in this way: nothing half-written stays
         shutil.rmtree(partial, ignore_errors=True)
         raise
 
 
 def _here(partial: Path, job: Any, todo: Sequence[int]) -> Iterator[int]:
-    with _converter(partial, job) as convert_piece:
+    with _converter(partial, job) as convert_piece, interrupts() as came:
         for number in todo:
             convert_piece(number)
+            if came():
+                raise KeyboardInterrupt
             yield number
 
 

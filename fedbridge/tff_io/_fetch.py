@@ -166,13 +166,17 @@ def _fetch(remote: Remote, folder: Path, mirror: str, progress: Progress) -> Pat
     except ClientDataError as error:
         if not download:
             raise
+        packed.unlink(missing_ok=True)
         raise ClientDataError(
             f"{url}: what came from there cannot be unpacked ({packed.name} is truncated, damaged, "
             "or a page in its place); look at the address, or name a mirror that has the file."
         ) from error
-    finally:
+    except BaseException:  # a full disk, say: the next call need not fetch it again
         if download and packed != target:
-            packed.unlink(missing_ok=True)
+            os.replace(packed, _part(packed))
+        raise
+    if download and packed != target:
+        packed.unlink(missing_ok=True)
     if remote.checksum is None:
         known = json.dumps({**_recorded(folder), name: checksum}, indent=1)
         write_whole(folder / "checksums.json", lambda aside: aside.write_text(known))
@@ -202,7 +206,7 @@ def _download(url: str, target: Path, checksum: str | None, progress: Progress) 
 
 def _resume(url: str, aside: Path, target: Path, progress: Progress) -> None:
     """Downloads a file, going on where an earlier download broke."""
-    part = target.with_name(f"{target.name}.part")
+    part = _part(target)
     fruitless, error = 0, ""
     while fruitless < _TRIES:
         if fruitless:
@@ -221,6 +225,11 @@ def _resume(url: str, aside: Path, target: Path, progress: Progress) -> None:
         f"{url}: it cannot be fetched ({error}){kept}; look at the network, or set "
         "FEDBRIDGE_MIRROR to a folder or an address that has the file."
     )
+
+
+def _part(target: Path) -> Path:
+    """What is there of a download."""
+    return target.with_name(f"{target.name}.part")
 
 
 class _BrokenError(Exception):

@@ -118,6 +118,8 @@ def weights_from_npz(path: str | os.PathLike[str], like: _Tree) -> _Tree:
         stored = np.load(io.BytesIO(Path(path).read_bytes()), allow_pickle=False)
         single = isinstance(stored, np.ndarray)
         leaves = {} if single else {name: stored[name] for name in stored.files}
+        if not all(isinstance(leaf, np.ndarray) for leaf in leaves.values()):
+            raise ValueError("a zip file of something else")
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error)) from None
     except (*_NOT_NPZ, zipfile.BadZipFile, zlib.error):

@@ -12,8 +12,10 @@ import queue
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from fedbridge.jax_core import ClientDataError
 
@@ -95,3 +97,25 @@ def _ask(worker: subprocess.Popen[str], number: int) -> dict:
             f"a process of the conversion ended by itself (exit code {worker.wait()})"
         )
     return json.loads(line)
+
+
+@contextlib.contextmanager
+def interrupts() -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C came, also while Python ran what cannot raise: a callback of its collector."""
+    usual, came = signal.getsignal(signal.SIGINT), []
+    if (
+        usual is not signal.default_int_handler
+        or threading.current_thread() is not threading.main_thread()
+    ):
+        yield lambda: False
+        return
+
+    def heard(number: int, frame: Any) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, heard)
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGINT, usual)
