@@ -643,6 +643,16 @@ def test_a_model_whose_output_changes_shape_is_refused(execution, changes, words
         process.next(process.initialize(), cohort())
 
 
+def test_what_a_forward_pass_raises_names_the_batch():
+    data = fb.from_clients({"a": {"x": np.ones((4, 7), "f"), "y": np.ones(4, "i4")}})
+    some = data.cohort(["a"], fb.Batches(4))
+    for process in (fed_avg(), algorithms.fed_eval(linear_model())):
+        with pytest.raises(TypeError) as caught:
+            process.next(process.initialize(), some)
+        words = r"on a batch of x float32\[4, 7\], y int32\[4\]."
+        assert any(re.search(words, note) for note in caught.value.__notes__)
+
+
 def test_a_round_that_is_too_large_for_the_device_says_so():
     model = linear_model()
 

@@ -144,8 +144,17 @@ def poisson(rate):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("resident", [True, False])
-def test_300_rounds_of_varying_cohorts_need_few_programs_and_compute_no_padding(resident):
+@pytest.mark.parametrize(
+    ("execution", "where"),
+    [
+        (fb.sequential, {}),
+        (fb.sequential, {"on_device": False}),
+        (fb.sequential, {"on_device": False, "buffer_bytes": 10_000}),  # in parts
+        (fb.sharded(inner=fb.sequential), {"on_device": False}),
+    ],
+    ids=["resident", "moved", "in parts", "sharded and moved"],
+)
+def test_300_rounds_of_varying_cohorts_need_few_programs_and_compute_no_padding(execution, where):
     traced, computed = [], []
     model = linear_model()
 
@@ -155,13 +164,13 @@ def test_300_rounds_of_varying_cohorts_need_few_programs_and_compute_no_padding(
         return model.forward(*args)
 
     process = fb.algorithms.fed_avg(
-        model._replace(forward=forward), fb.optimizers.sgdm(0.1), execution=fb.sequential
+        model._replace(forward=forward), fb.optimizers.sgdm(0.1), execution=execution
     )
     # As large as EMNIST's clients: mostly one form, or two, a few that were left early.
     sizes = np.random.default_rng(3).choice(
         [40, 160, 190, 330, 420], 100, p=[0.05, 0.4, 0.3, 0.2, 0.05]
     )
-    data = fb.from_clients(clients(sizes)).resident(resident)
+    data = fb.from_clients(clients(sizes)).resident(**where)
     batches = fb.Batches(batch_size=20)
     result = fb.train(process, data, batches, rounds=1, sampler=poisson(0.1))
     once = len(traced)

@@ -28,6 +28,7 @@ from fedbridge.jax_core import (
     local_evaluation,
     one_model,
     over_steps,
+    run_forward,
     several_models,
     sum_over_rounds,
     update_metrics,
@@ -106,7 +107,7 @@ def fed_multi_eval(
     def evaluate(weights: Mapping[str, ModelWeights], client: Client) -> PyTree:
         def step(seen: OrderedDict, step: Step) -> OrderedDict:
             def one(name: str, model: Model) -> PyTree:
-                forward = model.forward(weights[name], step.batch, step.mask, step.key, False)
+                forward = run_forward(model, weights[name], step, False)
                 return update_metrics(model.metrics, seen[name], step, forward)
 
             return OrderedDict((name, one(name, model)) for name, model in models.items())

@@ -38,6 +38,7 @@ from fedbridge.jax_core._client_work import (
     local_training as local_training,
     model_gradient as model_gradient,
     num_examples as num_examples,
+    run_forward as run_forward,
     train_metrics as train_metrics,
     uniform as uniform,
     update_metrics as update_metrics,

@@ -100,6 +100,17 @@ def check_weight(name: str, weight: Any) -> None:
     check_argument(number and np.shape(weight) == (), name, weight, "one number")
 
 
+def run_forward(model: Model, weights: Any, step: Step, training: bool) -> Forward:
+    """The model's forward pass on a step's batch; what it raises has the batch as a note."""
+    try:
+        return model.forward(weights, step.batch, step.mask, step.key, training)
+    except Exception as error:
+        form = lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}"
+        features = [f"{name} {form(leaf)}" for name, leaf in named_leaves(step.batch).items()]
+        error.add_note(f"In the model's forward pass, on a batch of {', '.join(features)}.")
+        raise
+
+
 Gradient = Callable[[ModelWeights, ModelWeights, Step], tuple[PyTree, Forward]]
 """`(server's weights, local weights, step) -> (gradient of the trainable ones, forward)`."""
 
@@ -111,7 +122,7 @@ def model_gradient(model: Model) -> Gradient:
     def gradient(start: Any, local: ModelWeights, step: Step) -> tuple[PyTree, Forward]:
         def objective(trainable: PyTree) -> tuple[Float[Array, ""], Forward]:
             weights = ModelWeights(trainable, local.non_trainable)
-            forward = model.forward(weights, step.batch, step.mask, step.key, True)
+            forward = run_forward(model, weights, step, True)
             _check_forward(weights, forward)
             return forward.objective, forward
 
@@ -317,7 +328,7 @@ def local_evaluation(model: Model, stream: str = TRAIN) -> Callable[[ModelWeight
 
     def evaluate(weights: ModelWeights, client: Client) -> PyTree:
         def step(metrics: PyTree, step: Step) -> PyTree:
-            forward = model.forward(weights, step.batch, step.mask, step.key, False)
+            forward = run_forward(model, weights, step, False)
             return update_metrics(model.metrics, metrics, step, forward)
 
         return over_steps(step, zero_metrics(model.metrics), client, stream=stream)

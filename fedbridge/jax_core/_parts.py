@@ -8,7 +8,8 @@ computed, and no more than two parts are on the device at a time.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -110,20 +111,29 @@ def _parts(cohort: CohortInParts) -> Iterator[_Part]:
     count = int(cohort.num_clients)
     rows_of = [len(used_rows(_streams(cohort, client, client + 1))) for client in range(count)]
     size = max(cohort.max_rows, *rows_of)
-    first = 0
-    while first < count:
-        last, total = first + 1, rows_of[first]
+    edges = [0]
+    while edges[-1] < count:
+        last, total = edges[-1] + 1, rows_of[edges[-1]]
         while last < count and total + rows_of[last] <= size:
             total += rows_of[last]
             last += 1
-        yield own_rows(_part(cohort, first, last), size)
-        first = last
+        edges.append(last)
+    clients = int(max(np.diff(edges)))
+    steps = {n: int(max(np.diff(s.step_offsets[edges]))) for n, s in cohort.streams.items()}
+    for first, last in itertools.pairwise(edges):
+        yield own_rows(_part(cohort, first, last, steps, clients), size)
 
 
-def _part(cohort: Cohort, first: int, last: int) -> _Part:
-    """The clients from `first` to `last`, without it."""
-    streams = {name: make_stream(*stream) for name, stream in _streams(cohort, first, last).items()}
-    padding = clients_bucket(last - first) - (last - first)
+def _part(cohort: Cohort, first: int, last: int, steps: Mapping[str, int], clients: int) -> _Part:
+    """The clients from `first` to `last`, without it, padded as one of so many steps and clients.
+
+    All parts of a cohort are: so they share a program.
+    """
+    streams = {
+        name: make_stream(*stream, min_steps=steps[name], min_clients=clients)
+        for name, stream in _streams(cohort, first, last).items()
+    }
+    padding = clients_bucket(clients) - (last - first)
     own = lambda leaf: _padded(np.asarray(leaf)[first:last], padding)
     return _Part(
         features=cohort.features,

@@ -18,8 +18,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int, PyTree
 
-from fedbridge.jax_core._cohort import Cohort, Stream, bucket, clients_bucket, make_stream
-from fedbridge.jax_core._residence import renumbered, take_column, used_rows
+from fedbridge.jax_core._cohort import Cohort, Stream, clients_bucket, make_stream
+from fedbridge.jax_core._residence import renumbered, rows_bucket, take_column, used_rows
 
 CLIENTS = "clients"
 
@@ -139,8 +139,9 @@ def _own_rows(
     cohort: Cohort, dealt: dict[str, list[Stream]], mine: list[int], mesh: Mesh
 ) -> tuple[PyTree, dict[str, list[Stream]]]:
     """The rows that each device's streams refer to, and the streams, which count among them."""
-    rows_of = [used_rows({name: s[d] for name, s in dealt.items()}) for d in range(mesh.size)]
-    rows = bucket(max(map(len, rows_of)))
+    streams_of = [{name: s[d] for name, s in dealt.items()} for d in range(mesh.size)]
+    rows_of = list(map(used_rows, streams_of))
+    rows = max(map(rows_bucket, map(len, rows_of), streams_of))
     # As wide on all devices, of which a process sees only its own.
     widths = cohort.residence.widths if cohort.residence else {}
     take = lambda device: {
