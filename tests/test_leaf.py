@@ -74,11 +74,14 @@ def test_reddit(tmp_path):
     tokens = [["<BOS>", "we", "have"], ["no", "<EOS>", "<PAD>"]]
     y = {"target_tokens": tokens, "subreddit": "news", "score": 3}
     made = {"u": {"x": [tokens, tokens[:1]], "y": [y, y | {"score": -1}]}}
+    empty = {"u": {"x": [[], [[], tokens[0]]], "y": [y, y]}}  # a comment without words, or a part
     rows = from_leaf(write(tmp_path / "train", content(made))).client("u")
     assert rows["x"].tolist() == [b"<BOS> we have no <EOS> <PAD>", b"<BOS> we have"]
     assert rows["y/score"].tolist() == [3, -1]
     assert rows["y/subreddit"].tolist() == [b"news", b"news"]
     assert rows["y/target_tokens"][0] == rows["x"][0]
+    rows = from_leaf(write(tmp_path / "test", content(empty))).client("u")
+    assert rows["x"].tolist() == [b"", b"<BOS> we have"]
 
 
 def bad(**changes):

@@ -132,15 +132,19 @@ def _flatten(name: str, rows: list[Any], where: str) -> dict[str, list[Any]]:
         return parts
     if rows and all(_strings(row) for row in rows) and len({len(row) for row in rows}) == 1:
         return {f"{name}/{i}": [row[i] for row in rows] for i in range(len(rows[0]))}
-    return {name: [_joined(row) if _nested_strings(row) else row for row in rows]}
+    return {name: list(map(_joined, rows)) if _nested_strings(rows) else rows}
 
 
 def _strings(row: Any) -> bool:
     return isinstance(row, list) and bool(row) and all(isinstance(v, str) for v in row)
 
 
-def _nested_strings(row: Any) -> bool:
-    return isinstance(row, list) and bool(row) and all(_strings(v) for v in row)
+def _nested_strings(rows: list[Any]) -> bool:
+    """Whether these are Reddit's: lists of lists of tokens, of which some may be empty."""
+    lists = all(isinstance(row, list) for row in rows)
+    parts = [part for row in rows for part in row] if lists else []
+    texts = [part == [] or _strings(part) for part in parts]
+    return all(texts) and any(parts)
 
 
 def _joined(row: Sequence[Sequence[str]]) -> str:
