@@ -45,6 +45,7 @@ class FederatedArrays:
             for leaves, e.g. `("x", "y")`. None: an ordered dictionary of the features.
         on_device: See `resident`.
         buffer_bytes: See `resident`.
+        source: The file or folder that they were read from, for errors.
 
     Raises:
         ClientDataError: Duplicate client ids, or offsets that do not fit the features.
@@ -65,6 +66,7 @@ class FederatedArrays:
     structure: Any = None
     on_device: bool | None = None
     buffer_bytes: int = BUFFER_BYTES
+    source: str = ""
 
     def __post_init__(self):
         if len(self._positions) != len(self.client_ids):

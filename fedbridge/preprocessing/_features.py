@@ -26,13 +26,17 @@ def require(data: FederatedArrays, where: str, **features: str) -> None:
         if name not in data.features:
             there = ", ".join(map(repr, data.features)) or "none"
             raise ClientDataError(
-                f"{where}: the data have no feature {name!r} (there are: {there}); give it the "
-                "data set that it is made for."
+                f"{where}: the data{_of(data)} have no feature {name!r} (there are: {there}); "
+                "give it the data set that it is made for."
             )
         column = data.features[name]
         strings = isinstance(column, Ragged) and column.values.dtype == "uint8"
         if strings != (kind == "strings"):
             raise ClientDataError(
-                f"{where}: feature {name!r} does not hold {kind}; give it the data set that it is "
-                "made for."
+                f"{where}: feature {name!r}{_of(data)} does not hold {kind}; give it the data set "
+                "that it is made for."
             )
+
+
+def _of(data: FederatedArrays) -> str:
+    return f" of {data.source}" if data.source else ""

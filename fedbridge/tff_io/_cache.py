@@ -10,6 +10,7 @@ and made anew. Small copies are checked byte by byte on every load, large ones a
 files; `verify_cache` checks everything.
 """
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ import shutil
 import tempfile
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,31 @@ def verify_cache(cache: bool | str | os.PathLike = True) -> list[Path]:
     return damaged
 
 
-def load_copy(folder: Path, key: Mapping[str, Any], source: Any) -> FederatedArrays | None:
+def copied(
+    source: Path,
+    key: Mapping[str, Any],
+    cache: bool | str | os.PathLike[str],
+    read: Callable[[Path | None], FederatedArrays],
+) -> FederatedArrays:
+    """The data of a file, memory-mapped where a cache folder keeps a converted copy of them.
+
+    Args:
+        source: The file.
+        key: What tells this reading of it from others.
+        cache: As in `from_sql`.
+        read: Reads the file, when there is no copy; it is given the cache folder.
+    """
+    folder = cache_folder(cache)
+    key = {"path": str(source.resolve()), **key}
+    before = fingerprint(source)
+    data = None if folder is None else _load_copy(folder, key, before)
+    if data is None:
+        data = read(folder)
+        data = data if folder is None else _save_copy(folder, key, before, data)
+    return dataclasses.replace(data, source=str(source))
+
+
+def _load_copy(folder: Path, key: Mapping[str, Any], source: Any) -> FederatedArrays | None:
     """The converted copy of this key, memory-mapped; None where there is no usable one."""
     copy = _place(folder, key)
     if not copy.is_dir():
@@ -94,7 +119,7 @@ def load_copy(folder: Path, key: Mapping[str, Any], source: Any) -> FederatedArr
     return mapped_data(copy, manifest)
 
 
-def save_copy(
+def _save_copy(
     folder: Path, key: Mapping[str, Any], source: Any, data: FederatedArrays
 ) -> FederatedArrays:
     """Keeps a converted copy and returns it memory-mapped; the data itself where that fails."""
@@ -114,10 +139,10 @@ def save_copy(
         warnings.warn(
             f"{folder}: no converted copy can be kept there ({error.strerror or error}); "
             "set FEDBRIDGE_CACHE to a folder that can be written.",
-            stacklevel=3,
+            stacklevel=4,
         )
         return data
-    return load_copy(folder, key, source) or data
+    return _load_copy(folder, key, source) or data
 
 
 def _place(folder: Path, key: Mapping[str, Any]) -> Path:

@@ -21,7 +21,7 @@ import numpy as np
 
 from fedbridge.jax_core import ClientDataError, FederatedArrays, check_path
 from fedbridge.tff_io import _hdf5_child
-from fedbridge.tff_io._cache import cache_folder, fingerprint, load_copy, save_copy
+from fedbridge.tff_io._cache import copied
 from fedbridge.tff_io._client_data import _pack
 
 
@@ -50,13 +50,7 @@ def from_hdf5(
     """
     check_path("path", path)
     source = _find(Path(path).expanduser(), split)
-    folder = cache_folder(cache)
-    key = {"path": str(source.resolve()), "split": split, "spec": "hdf5"}
-    before = fingerprint(source)
-    if folder is not None and (data := load_copy(folder, key, before)) is not None:
-        return data
-    data = _read(source)
-    return data if folder is None else save_copy(folder, key, before, data)
+    return copied(source, {"split": split, "spec": "hdf5"}, cache, lambda folder: _read(source))
 
 
 def _find(path: Path, split: str | None) -> Path:

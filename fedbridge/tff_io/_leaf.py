@@ -7,6 +7,7 @@ Reference: Caldas et al., 2018, LEAF: A Benchmark for Federated Settings.
 https://arxiv.org/abs/1812.01097, and `read_data` of its models/utils/model_utils.py.
 """
 
+import dataclasses
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -69,7 +70,7 @@ def from_leaf(folder: str | os.PathLike) -> FederatedArrays:
         for user, features in raw.items()
     }
     try:
-        return _pack(_fill_empty(clients))
+        return dataclasses.replace(_pack(_fill_empty(clients)), source=str(path))
     except ClientDataError as error:
         raise ClientDataError(f"{path}: {error}") from error
 

@@ -31,7 +31,7 @@ from fedbridge.jax_core._columns import (
     num_rows,
     take_rows,
 )
-from fedbridge.tff_io._cache import cache_folder, fingerprint, load_copy, save_copy
+from fedbridge.tff_io._cache import copied
 from fedbridge.tff_io._element_spec import ElementSpec, FeatureSpec, infer_spec, read_spec
 from fedbridge.tff_io._example_proto import Values, parse_examples
 from fedbridge.tff_io._files import kept_in
@@ -73,14 +73,12 @@ def from_sql(
     """
     source = existing_file(path)
     spec = None if element_spec is None else read_spec(element_spec)
-    folder = cache_folder(cache)
-    key = {"path": str(source.resolve()), "split": split, "spec": repr(spec)}
-    before = fingerprint(source)
-    if folder is not None and (data := load_copy(folder, key, before)) is not None:
-        return data
-    with _sqlite_file(source, folder) as file, connect(file, source) as connection:
-        data = _read(connection, source, split, spec)
-    return data if folder is None else save_copy(folder, key, before, data)
+
+    def read(folder: Path | None) -> FederatedArrays:
+        with _sqlite_file(source, folder) as file, connect(file, source) as connection:
+            return _read(connection, source, split, spec)
+
+    return copied(source, {"split": split, "spec": repr(spec)}, cache, read)
 
 
 def existing_file(path: str | os.PathLike) -> Path:
