@@ -58,7 +58,7 @@ def formula(optimizer: Any) -> tuple[str, dict[str, Any]]:
     """
     config = optimizer.get_config()
     _refuse(optimizer, config, _AROUND)
-    if isinstance(config["learning_rate"], dict):
+    if isinstance(config.get("learning_rate"), dict):
         raise ScriptError(
             f"{_shown(optimizer)} with a learning-rate schedule has no counterpart in TFF 0.87.0; "
             "give a number as learning rate."
@@ -157,7 +157,7 @@ def described(optimizer: Any) -> str:
     It names the learning rate and what makes a difference to plain SGD.
     """
     config = optimizer.get_config()
-    rate = config["learning_rate"]
+    rate = config.get("learning_rate", np.nan)  # one of a script's own may have none
     shown = f"learning_rate={rate['class_name'] if isinstance(rate, dict) else _number(rate)}"
     if config.get("momentum"):
         shown += f", momentum={_number(config['momentum'])}"
