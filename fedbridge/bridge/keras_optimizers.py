@@ -157,16 +157,16 @@ def described(optimizer: Any) -> str:
     It names the learning rate and what makes a difference to plain SGD.
     """
     config = optimizer.get_config()
-    rate = config.get("learning_rate", np.nan)  # one of a script's own may have none
-    shown = f"learning_rate={rate['class_name'] if isinstance(rate, dict) else _number(rate)}"
+    rate, parts = config.get("learning_rate"), []
+    if rate is not None:  # one of a script's own may have none
+        shown = rate["class_name"] if isinstance(rate, dict) else _number(rate)
+        parts.append(f"learning_rate={shown}")
     if config.get("momentum"):
-        shown += f", momentum={_number(config['momentum'])}"
-    if config.get("nesterov"):
-        shown += ", nesterov=True"
-    for option in (*_AROUND, *_MUST_BE_OFF):
+        parts.append(f"momentum={_number(config['momentum'])}")
+    for option in ("nesterov", *_AROUND, *_MUST_BE_OFF):
         if config.get(option):
-            shown += f", {option}={config[option]!r}"
-    return f"{_shown(optimizer)}({shown})"
+            parts.append(f"{option}={config[option]!r}")
+    return f"{_shown(optimizer)}({', '.join(parts)})"
 
 
 def _number(value: Any) -> float:
