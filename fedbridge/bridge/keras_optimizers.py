@@ -163,9 +163,8 @@ def described(optimizer: Any) -> str:
         parts.append(f"learning_rate={shown}")
     if config.get("momentum"):
         parts.append(f"momentum={_number(config['momentum'])}")
-    for option in ("nesterov", *_AROUND, *_MUST_BE_OFF):
-        if config.get(option):
-            parts.append(f"{option}={config[option]!r}")
+    on = [option for option in ("nesterov", *_AROUND, *_MUST_BE_OFF) if config.get(option)]
+    parts += [f"{option}={config[option]!r}" for option in on]
     return f"{_shown(optimizer)}({', '.join(parts)})"
 
 
