@@ -85,6 +85,19 @@ def test_keras_optimizers_step_as_keras_does(tff, home, name, arguments):
         np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=4e-6)
 
 
+@pytest.mark.filterwarnings("ignore::fedbridge.tff._errors.Note")
+def test_one_optimizer_steps_on_weights_of_several_shapes(tff):
+    import tensorflow as tf
+
+    optimizer = from_keras(tf.keras.optimizers.Adamax(0.1))
+    weights = [[np.ones((2, 3), np.float32)], [np.ones(4, np.float32), np.ones(1, np.float32)]]
+    states = [optimizer.init(some) for some in weights]
+    for some, state in [*zip(weights, states, strict=True)] * 2:
+        moves, _ = optimizer.update(some, state, some)
+        for move in moves:  # a first step is the learning rate
+            np.testing.assert_allclose(move, -0.1, rtol=1e-5)
+
+
 def _momentum(tff):
     """SGD with momentum, in TFF's form."""
     import tensorflow as tf

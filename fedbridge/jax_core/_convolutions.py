@@ -26,7 +26,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, jaxpr_as_fun
 from jaxtyping import Array, Float
 
 from fedbridge.jax_core._compat import cpu_options, with_equations
-from fedbridge.jax_core._pooling import max_pool_gradient, tiles
+from fedbridge.jax_core._pooling import is_tiling, max_pool_gradient
 
 
 def jit_on_cpu(fn: Callable, **options: Any) -> Callable:
@@ -112,7 +112,7 @@ def _is_max_pool(equation: JaxprEqn) -> bool:
     floats = jnp.issubdtype(images.dtype, jnp.floating)
     largest = equation.params["select_prim"] is lax.ge_p
     sizes, strides = (equation.params[f"window_{name}"] for name in ("dimensions", "strides"))
-    return floats and largest and tiles(sizes, strides)
+    return floats and largest and is_tiling(sizes, strides)
 
 
 def _is_native(equation: JaxprEqn) -> bool:

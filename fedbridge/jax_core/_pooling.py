@@ -135,7 +135,7 @@ def _backward(saved: tuple[Array, Pooled], gradient: Pooled) -> tuple[Array]:
     return (parts[0],)
 
 
-def tiles(window: Sequence[int], strides: Sequence[int]) -> bool:
+def is_tiling(window: Sequence[int], strides: Sequence[int]) -> bool:
     """Whether windows, given for all dimensions, lie side by side in images of several rows."""
     return tuple(window) == tuple(strides) and len(window) > 2 and window[0] == window[-1] == 1
 

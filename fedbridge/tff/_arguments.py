@@ -96,7 +96,7 @@ def optimizer(given: Any, name: str) -> optax.GradientTransformation:
         return from_keras(made)
     if hasattr(made, "initialize") and hasattr(made, "next"):
         note(f"{type(made).__name__} steps in TensorFlow, called from JAX")
-        return from_tensorflow_optimizer(made)
+        return from_tensorflow_optimizer(lambda: made)
     is_one = isinstance(made, optax.GradientTransformation)
     allowed = "an optimizer: one of tff.learning.optimizers, or Keras'"
     if hasattr(made, "gradient_transformation"):  # optax.MultiSteps

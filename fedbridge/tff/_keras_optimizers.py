@@ -31,7 +31,7 @@ def from_keras(optimizer: Any) -> optax.GradientTransformation:
         if hasattr(optimizer, "stateless_apply") or getattr(optimizer, "use_ema", False):
             raise
         note(f"{keras_optimizers.described(optimizer)} steps in TensorFlow, called from JAX")
-        return from_tensorflow_optimizer(_AsTFF(optimizer))
+        return from_tensorflow_optimizer(lambda: _AsTFF(optimizer))
     made = parts.optimizer({"name": name, "arguments": arguments})
     rate = keras_optimizers.schedule(optimizer)
     made = made if rate is None else scheduled(made, rate)
@@ -61,14 +61,18 @@ def _by_norm(gradients: PyTree, limit: float) -> PyTree:
     return jax.tree.map(clip, gradients)
 
 
+def _by_global_norm(gradients: PyTree, limit: float) -> PyTree:
+    return clip_by_global_norm(gradients, jnp.float32(limit))[0]
+
+
+def _by_value(gradients: PyTree, limit: float) -> PyTree:
+    return jax.tree.map(lambda gradient: jnp.clip(gradient, -limit, limit), gradients)
+
+
 _CLIPS: dict[str, Callable[[PyTree, float], PyTree]] = {
     "clipnorm": _by_norm,
-    "global_clipnorm": lambda gradients, limit: clip_by_global_norm(gradients, jnp.float32(limit))[
-        0
-    ],
-    "clipvalue": lambda gradients, limit: optax.clip(limit).update(gradients, optax.EmptyState())[
-        0
-    ],
+    "global_clipnorm": _by_global_norm,
+    "clipvalue": _by_value,
 }
 
 

@@ -1,6 +1,7 @@
 """Optimizers in TensorFlow, as transformations of gradients: JAX's program calls them."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -27,14 +28,17 @@ class TensorFlowOptimizer(Protocol):
         ...
 
 
-def from_tensorflow_optimizer(optimizer: TensorFlowOptimizer) -> optax.GradientTransformation:
+def from_tensorflow_optimizer(
+    make: Callable[[], TensorFlowOptimizer],
+) -> optax.GradientTransformation:
     """The same optimizer for the core, which waits for TensorFlow at every step.
 
     Weights and gradients come as flat lists of tensors, in the order of the model's; the state
     keeps its structure, in 32 bits between the steps.
 
     Args:
-        optimizer: Of TFF's form, in TensorFlow code.
+        make: Gives an optimizer of TFF's form, in TensorFlow code; called once for each list of
+            shapes, so that one with variables has its own for each.
 
     Raises:
         ModelError: The state has other parts than tensors and numbers.
@@ -44,6 +48,7 @@ def from_tensorflow_optimizer(optimizer: TensorFlowOptimizer) -> optax.GradientT
     def made(specs: tuple[tuple[tuple[int, ...], str], ...]) -> tuple[PyTree, Any]:
         import tensorflow as tf
 
+        optimizer = make()
         listed = [tf.TensorSpec(shape, dtype) for shape, dtype in specs]
         with jax.ensure_compile_time_eval(), tf.init_scope():
             state = tf.nest.map_structure(np.asarray, optimizer.initialize(listed))
